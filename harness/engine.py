@@ -1,0 +1,131 @@
+"""DeepSpeed: processes, device and engine. The one file that imports it.
+
+`DS_ACCELERATOR` must be set before the import, and its shared-memory collective, which nothing
+here uses, is switched off so that no compiler is needed at start.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from harness.config import Train
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that work on one run together."""
+
+    rank: int
+    size: int
+    device: torch.device
+    control: Any  # a gloo group for decisions that must not wait for the GPU
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any rank (collective)."""
+        if self.size == 1:
+            return flag
+        vote = torch.tensor([int(flag)])
+        dist.all_reduce(vote, op=dist.ReduceOp.MAX, group=self.control)
+        return bool(vote.item())
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of a tensor over ranks, on the CPU (collective)."""
+        value = value.detach().double().cpu()
+        if self.size > 1:
+            dist.all_reduce(value, group=self.control)
+        return value / self.size
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier(group=self.control)
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """The values of all ranks on rank 0, None elsewhere (collective)."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(value, values, group=self.control)
+        return values
+
+
+def join_world() -> World:
+    """Join the processes named by RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT.
+
+    Without these variables this process is a world of its own. CUDA and NCCL where there is a
+    GPU, else CPU and gloo.
+    """
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    for name, value in (("RANK", rank), ("WORLD_SIZE", size), ("LOCAL_RANK", local)):
+        os.environ.setdefault(name, str(value))
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    device = (
+        torch.device("cuda", local % torch.cuda.device_count()) if on_gpu else torch.device("cpu")
+    )
+    if on_gpu:
+        torch.cuda.set_device(device)
+
+    import deepspeed
+    from deepspeed.ops import __compatible_ops__
+
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    backend = "nccl" if on_gpu else "gloo"
+    if "MASTER_PORT" in os.environ:
+        dist.init_process_group(backend)
+    else:  # alone: no port to agree on
+        store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+        os.environ["MASTER_PORT"] = "0"
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    deepspeed.init_distributed(dist_backend=backend, verbose=False)
+    control = dist.new_group(backend="gloo") if on_gpu and size > 1 else None
+    return World(rank, size, device, control)
+
+
+def make_engine(model: nn.Module, train: Train, world: World) -> Any:
+    """A DeepSpeed engine around `model`, with AdamW.
+
+    Raises:
+        ValueError: the batch is not divisible by ranks x accumulation.
+    """
+    import deepspeed
+
+    part = world.size * train.accumulation
+    if train.batch % part:
+        raise ValueError(
+            f"train.batch {train.batch} is not divisible by ranks x train.accumulation = "
+            f"{world.size} x {train.accumulation}"
+        )
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=train.learning_rate,
+        betas=train.betas,
+        weight_decay=train.weight_decay,
+        fused=True,
+    )
+    settings = {
+        "train_batch_size": train.batch,
+        "train_micro_batch_size_per_gpu": train.batch // part,
+        "gradient_accumulation_steps": train.accumulation,
+        "gradient_clipping": train.gradient_clip,
+        "zero_optimization": {"stage": train.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "torch_autocast": {"enabled": train.precision == "bf16", "dtype": "bfloat16"},
+        "steps_per_print": 10**12,
+        "wall_clock_breakdown": False,
+    }
+    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    return engine
+
+
+def quiet() -> None:
+    """Only DeepSpeed's warnings; its banners say nothing that the record does not."""
+    import logging
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)

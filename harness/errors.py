@@ -1,0 +1,22 @@
+"""What went wrong, said to a person: what was got, what is allowed, what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its text is the whole message, one or two lines.
+
+    The commands print it and exit with status 2, without a traceback.
+    """
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the choice most like `word`, or nothing where none is like it."""
+    choices = list(choices)
+    matches = get_close_matches(word, choices, n=1, cutoff=0.6)
+    if not matches and "." in word:  # the right field under the wrong section
+        field = word.rsplit(".", 1)[-1]
+        fields = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
+        matches = [fields[hit] for hit in get_close_matches(field, fields, n=1, cutoff=0.75)]
+    return f"; did you mean '{matches[0]}'?" if matches else ""

@@ -1,0 +1,324 @@
+"""The grid of an ablation: its cells, each with the ids of its runs and evaluations. Pure."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from harness.ablation import Ablation, Axes, Condition
+from harness.config import (
+    KEYS,
+    Evaluation,
+    Inference,
+    Job,
+    Place,
+    Training,
+    build,
+    check_value,
+)
+from harness.errors import UserError, nearest
+from harness.identity import (
+    FORMAT,
+    CombinationError,
+    canonical_evaluation,
+    canonical_training,
+    digest,
+    eval_id_of,
+    group_id_of,
+    run_id_of,
+)
+from harness.yamlfile import Value, plain
+
+MAX_CELLS = 1_000_000
+
+Choices = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One evaluation of a cell: a column of its row."""
+
+    eval_id: str
+    evaluation: Evaluation
+    column: tuple[tuple[str, Any], ...]  # the axes of evaluation and their values
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid without the seed: one row of the report."""
+
+    cell_id: str
+    choices: Mapping[str, Any]  # the values that this cell sets on top of base and set
+    training: Training
+    inference: Inference  # as asked; a measurement has its canonical form
+    group_id: str
+    runs: tuple[tuple[int, str], ...]  # (seed, run id)
+    measurements: tuple[Measurement, ...]
+
+    @property
+    def label(self) -> str:
+        """`model.encoding=rope inference.law=pi`: what --only matches."""
+        return " ".join(f"{key}={shown(value)}" for key, value in self.choices.items()) or "base"
+
+
+@dataclass(frozen=True)
+class Grid:
+    ablation: Ablation
+    cells: tuple[Cell, ...]
+    job: Job
+    dropped: Mapping[str, int]  # exclude rule -> cells that it dropped
+    notes: tuple[str, ...]  # what was merged
+    baseline: str | None  # the cell id of the row that others are compared with
+
+
+def to_json(grid: Grid) -> dict[str, Any]:
+    """The grid as plain data: what the tracker and the reports read, with no YAML in sight."""
+    return {
+        "format": FORMAT,
+        "name": grid.ablation.name,
+        "file": str(grid.ablation.path),
+        "question": grid.ablation.question,
+        "seeds": list(grid.ablation.seeds),
+        "baseline": grid.baseline,
+        "dropped": dict(grid.dropped),
+        "notes": list(grid.notes),
+        "cells": [
+            {
+                "cell_id": cell.cell_id,
+                "label": cell.label,
+                "choices": dict(cell.choices),
+                "group_id": cell.group_id,
+                "config": cell.training.model_dump(mode="json"),
+                "inference": cell.inference.model_dump(mode="json"),
+                "runs": [{"seed": seed, "run_id": run_id} for seed, run_id in cell.runs],
+                "measurements": [
+                    {
+                        "eval_id": m.eval_id,
+                        "column": dict(m.column),
+                        "config": m.evaluation.model_dump(mode="json"),
+                    }
+                    for m in cell.measurements
+                ],
+            }
+            for cell in grid.cells
+        ],
+    }
+
+
+def shown(value: object) -> str:
+    """A value as it is written in YAML."""
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(shown(item) for item in value) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def expand(ablation: Ablation, only: str | None = None) -> Grid:
+    """All cells of an ablation; identical ones merge.
+
+    Args:
+        only: keep the cells whose label holds this text (or matches it, with * and ?).
+
+    Raises:
+        UserError: a value or a combination that is not allowed, more than a million cells, a
+            baseline that is no cell, nothing left.
+    """
+    count = count_cells(ablation)
+    if count > MAX_CELLS:
+        raise UserError(
+            f"{ablation.path}: the grid has {count:,} cells; at most {MAX_CELLS:,} are allowed: "
+            "take values from its axes"
+        )
+    defaults = {key: plain(field.default) for key, field in KEYS.items()}
+    defaults |= {key: plain(value) for key, value in ablation.fixed.items()}
+    _check_conditions(ablation)
+
+    dropped = {rule.name: 0 for rule in ablation.exclude}
+    points: list[Choices] = []
+    for point in itertools.chain.from_iterable(
+        _under(ablation, point, defaults) for point in _product(ablation.axes, ablation.zips)
+    ):
+        rule = next((r for r in ablation.exclude if _holds(r.condition, point, defaults)), None)
+        if rule is None:
+            points.append(point)
+        else:
+            dropped[rule.name] += 1
+    if not points and not ablation.include:
+        told = ", ".join(f"{name} dropped {n}" for name, n in dropped.items())
+        raise UserError(f"{ablation.path}: 'exclude' drops every cell ({told}); loosen a rule")
+    product_size = len(points)
+    points += ablation.include
+
+    cells: dict[str, Cell] = {}
+    written: list[tuple[Mapping[str, Any], str]] = []  # every point as written -> its cell
+    notes: list[str] = []
+    job = build(Place, ablation.fixed).job
+    columns = list(_product(ablation.evaluate, []))
+    build_training, build_evaluation = _Cached(Training), _Cached(Evaluation)
+    merged = 0
+    for index, point in enumerate(points):
+        cell = _cell(ablation, point, columns, build_training, build_evaluation)
+        written.append((cell.choices, cell.cell_id))
+        twin = cells.get(cell.cell_id)
+        if twin is None:
+            cells[cell.cell_id] = cell
+        elif index >= product_size:
+            notes.append(f"include: '{cell.label}' is the same cell as '{twin.label}': merged")
+        else:
+            merged += 1
+    if merged:
+        notes.append(f"{merged} cell{'s' * (merged > 1)} that equal another one: merged")
+    baseline = _baseline(ablation, written, cells, defaults)
+    kept = tuple(cell for cell in cells.values() if only is None or _matches(cell, only))
+    if not kept:
+        labels = [cell.label for cell in cells.values()]
+        raise UserError(
+            f"--only '{only}' matches none of the {len(labels)} cells{nearest(only or '', labels)} "
+            f"(a cell is written '{labels[0]}')"
+        )
+    return Grid(ablation, kept, job, dropped, tuple(notes), baseline)
+
+
+def count_cells(ablation: Ablation) -> int:
+    """How many cells the file asks for at most, computed without making one."""
+    count = math.prod(len(values) for values in ablation.axes.values())
+    count *= math.prod(len(next(iter(z.values()))) for z in ablation.zips if z)
+    for rule in ablation.when:
+        count *= max(1, math.prod(len(values) for values in rule.axes.values()))
+    return count + len(ablation.include)
+
+
+def _product(axes: Axes, zips: list[Axes]) -> Iterator[Choices]:
+    factors: list[list[list[tuple[str, Value]]]] = [
+        [[(key, value)] for value in values] for key, values in axes.items()
+    ]
+    factors += [
+        [list(zip(z.keys(), values, strict=True)) for values in zip(*z.values(), strict=True)]
+        for z in zips
+        if z
+    ]
+    for combination in itertools.product(*factors):
+        yield dict(itertools.chain.from_iterable(combination))
+
+
+def _under(ablation: Ablation, point: Choices, defaults: Mapping[str, Any]) -> Iterator[Choices]:
+    """`point` times the axes of the 'when' rules that hold for it."""
+    points = [point]
+    for rule in ablation.when:
+        points = [
+            p | extra
+            for p in points
+            for extra in (_product(rule.axes, []) if _holds(rule.condition, p, defaults) else [{}])
+        ]
+    yield from points
+
+
+def _holds(condition: Condition, point: Choices, defaults: Mapping[str, Any]) -> bool:
+    return all(
+        (plain(point[key]) if key in point else defaults.get(key)) in allowed
+        for key, allowed in condition.items()
+    )
+
+
+def _check_conditions(ablation: Ablation) -> None:
+    """A condition on a misspelt value would silently never hold."""
+    conditions = [(f"exclude '{r.name}'", r.condition) for r in ablation.exclude]
+    conditions += [(f"{r.where}: when", r.condition) for r in ablation.when]
+    for what, condition in conditions:
+        for key, allowed in condition.items():
+            for value in allowed:
+                check_value(key, Value(value, f"{ablation.path}: {what}"))
+
+
+class _Cached:
+    """`build` with the parts that many cells share built once."""
+
+    def __init__(self, part: type[Training] | type[Evaluation]) -> None:
+        self.part = part
+        self.sections = tuple(part.model_fields)
+        self.built: dict[tuple[tuple[str, str], ...], Any] = {}
+
+    def __call__(self, fixed: Mapping[str, Value], point: Choices) -> Any:
+        own = {k: v for k, v in point.items() if k.split(".", 1)[0] in self.sections}
+        key = tuple((k, repr(plain(v))) for k, v in own.items())
+        if key not in self.built:
+            whole: Any = build(self.part, {**fixed, **own})
+            self.built[key] = canonical_training(whole) if self.part is Training else whole
+        return self.built[key]
+
+
+def _cell(
+    ablation: Ablation,
+    point: Choices,
+    columns: list[Choices],
+    build_training: _Cached,
+    build_evaluation: _Cached,
+) -> Cell:
+    try:
+        training = build_training(ablation.fixed, point)
+        measurements = []
+        for column in columns:
+            evaluation = canonical_evaluation(
+                training.data,
+                training.model,
+                training.positions,
+                build_evaluation(ablation.fixed, point | column),
+            )
+            measurements.append(
+                Measurement(
+                    eval_id_of(training.data, evaluation),
+                    evaluation,
+                    tuple((key, plain(value)) for key, value in column.items()),
+                )
+            )
+    except CombinationError as error:
+        where = next((v.where for v in reversed(point.values())), str(ablation.path))
+        label = " ".join(f"{key}={shown(plain(value))}" for key, value in point.items())
+        raise UserError(f"{where}: cell '{label or 'base'}': {error}") from None
+    group_id = group_id_of(training)
+    return Cell(
+        cell_id=digest([group_id, [m.eval_id for m in measurements]]),
+        choices={key: plain(value) for key, value in point.items()},
+        training=training,
+        inference=build_evaluation(ablation.fixed, point).inference,
+        group_id=group_id,
+        runs=tuple((seed, run_id_of(group_id, seed)) for seed in ablation.seeds),
+        measurements=tuple(measurements),
+    )
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    return pattern in cell.label or fnmatchcase(cell.label, pattern) or pattern == cell.cell_id
+
+
+def _baseline(
+    ablation: Ablation,
+    written: list[tuple[Mapping[str, Any], str]],
+    cells: Mapping[str, Cell],
+    defaults: Mapping[str, Any],
+) -> str | None:
+    wanted = {key: plain(value) for key, value in ablation.baseline.items()}
+    if not wanted:
+        return None
+    where = next(iter(ablation.baseline.values())).where
+    found = {
+        cell_id: None
+        for choices, cell_id in written
+        if all(choices.get(key, defaults[key]) == value for key, value in wanted.items())
+    }
+    asked = " ".join(f"{key}={shown(value)}" for key, value in wanted.items())
+    if not found:
+        raise UserError(
+            f"{where}: baseline '{asked}' is no cell of the grid"
+            f"{nearest(asked, [cell.label for cell in cells.values()])}"
+        )
+    if len(found) > 1:
+        first, second, *_ = (cells[cell_id].label for cell_id in found)
+        raise UserError(
+            f"{where}: baseline '{asked}' is {len(found)} cells ('{first}', '{second}', ...); "
+            "name more of its values"
+        )
+    return next(iter(found))

@@ -1,0 +1,238 @@
+"""Identity: which trainings and which evaluations are the same one.
+
+Two configurations that lead to the same computation get the same canonical form, and an id is the
+hash of the full canonical form (not of its difference from the defaults). So one training serves
+every method that differs only at inference, and one evaluation every law at scale 1.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from typing import Any
+
+from harness.config import Data, Evaluation, Model, Positions, Training
+from harness.dataset import FACTS
+from harness.errors import UserError
+from harness.extractors import weights_sha256
+from models import names
+
+FORMAT = 1  # of the run folder; a folder with a larger one is refused
+
+THETA = {"rope": 100.0, "sincos": 10_000.0}  # axial RoPE of rope-vit; DiT's sin-cos
+
+Pair = tuple[int, int]
+
+
+class CombinationError(UserError):
+    """Values that are each allowed but not together; the caller adds which cell it was."""
+
+
+def digest(value: object) -> str:
+    """16 hex digits (64 bits) of the SHA-256 of `value` as JSON with sorted keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def grid_of(resolution: Pair, patch: int) -> Pair:
+    """Patches along height and width."""
+    return resolution[0] // patch, resolution[1] // patch
+
+
+def position_lengths(training: Training) -> Pair:
+    """Length L of the position range along each axis: range multiplier x patches, rounded."""
+    height, width = grid_of(training.data.resolution, training.model.patch)
+    multiplier = training.positions.range_multiplier
+    return round(multiplier * height), round(multiplier * width)
+
+
+def canonical_training(training: Training) -> Training:
+    """The same training, written in one way; settings without an effect take their neutral value.
+
+    Raises:
+        CombinationError: a combination that cannot be trained; the message names the keys.
+    """
+    model, positions, augmentation = training.model, training.positions, training.augmentation
+    _check_training(training)
+    if model.encoding == "none":
+        model = model.model_copy(update={"theta": THETA["rope"]})  # unused
+        positions = Positions()
+    elif model.theta is None:
+        model = model.model_copy(update={"theta": THETA[model.encoding]})
+    if position_lengths(training) == grid_of(training.data.resolution, model.patch):
+        positions = Positions()
+    if augmentation.kind == "none" or augmentation.max_scale == 1:
+        augmentation = type(augmentation)()
+    return training.model_copy(
+        update={"model": model, "positions": positions, "augmentation": augmentation}
+    )
+
+
+def _check_training(training: Training) -> None:
+    data, model, train = training.data, training.model, training.train
+    side, patch = FACTS[data.name].side, model.patch
+    if data.resolution[0] % patch or data.resolution[1] % patch:
+        raise CombinationError(
+            f"data.resolution {_size(data.resolution)} is not divisible by model.patch {patch}; "
+            f"use a multiple of {patch}"
+        )
+    if max(data.resolution) > side:
+        raise CombinationError(
+            f"data.resolution {_size(data.resolution)} is larger than {data.name}'s images "
+            f"({side}x{side}); use at most {side}"
+        )
+    if model.width % model.heads:
+        raise CombinationError(
+            f"model.width {model.width} is not divisible by model.heads {model.heads}"
+        )
+    if model.encoding == "rope" and (model.width // model.heads) % 4:
+        raise CombinationError(
+            f"model.width / model.heads = {model.width // model.heads} must be a multiple of 4 for "
+            "rope (two axes, each in pairs)"
+        )
+    if model.encoding == "sincos" and model.width % 4:
+        raise CombinationError(f"model.width {model.width} must be a multiple of 4 for sincos")
+    if training.positions.sampler == "consecutive" and training.positions.range_multiplier != 1:
+        raise CombinationError(
+            f"positions.range_multiplier {training.positions.range_multiplier:g} has no effect "
+            "with positions.sampler consecutive; set positions.sampler: randomized"
+        )
+    if train.batch % train.accumulation:
+        raise CombinationError(
+            f"train.batch {train.batch} is not divisible by train.accumulation {train.accumulation}"
+        )
+    if train.images < train.batch:
+        raise CombinationError(
+            f"train.images {train.images} is less than one train.batch {train.batch}"
+        )
+    if train.warmup > train.decay_from:
+        raise CombinationError(
+            f"train.warmup {train.warmup} ends after train.decay_from {train.decay_from}; "
+            "make it smaller"
+        )
+    if train.precision == "bf16" and train.zero_stage == 0:
+        raise CombinationError(
+            "train.precision bf16 needs train.zero_stage 1 or more (DeepSpeed's stage 0 rounds the "
+            "weights themselves)"
+        )
+
+
+@lru_cache(maxsize=65536)
+def canonical_evaluation(
+    data: Data, model: Model, positions: Positions, evaluation: Evaluation
+) -> Evaluation:
+    """The same evaluation of a canonical training, written in one way.
+
+    A resize to the training size is none, every law at scale 1 is 'extrapolate', and all
+    placements coincide where the grid fills the trained range.
+
+    Raises:
+        CombinationError: what cannot be sampled or measured; the message names the keys.
+    """
+    inference, evaluate = evaluation.inference, evaluation.evaluate
+    _check_evaluation(data, model, evaluation)
+    resolution = evaluate.resolution
+    if inference.resize != "none" and resolution == data.resolution:
+        inference = inference.model_copy(update={"resize": "none"})
+    generated = data.resolution if inference.resize != "none" else resolution
+    grid, trained = grid_of(generated, model.patch), grid_of(data.resolution, model.patch)
+    lengths = tuple(round(positions.range_multiplier * n) for n in trained)
+
+    placement = inference.placement
+    if placement is None:
+        placement = "contiguous" if positions.sampler == "consecutive" else "even"
+    if grid == lengths or model.encoding == "none":
+        placement = "contiguous"
+    beyond = placement in ("contiguous", "centred") and (
+        grid[0] > lengths[0] or grid[1] > lengths[1]
+    )
+    law = inference.law if beyond and model.encoding != "none" else "extrapolate"
+    attention_scale = inference.attention_scale
+    if grid == trained or (attention_scale == "yarn" and not beyond):
+        attention_scale = "none"
+    inference = inference.model_copy(
+        update={"placement": placement, "law": law, "attention_scale": attention_scale}
+    )
+    return evaluation.model_copy(update={"inference": inference})
+
+
+def _check_evaluation(data: Data, model: Model, evaluation: Evaluation) -> None:
+    inference, evaluate = evaluation.inference, evaluation.evaluate
+    resolution, side = evaluate.resolution, FACTS[data.name].side
+    if inference.resize == "none" and (resolution[0] % model.patch or resolution[1] % model.patch):
+        raise CombinationError(
+            f"evaluate.resolution {_size(resolution)} is not divisible by model.patch "
+            f"{model.patch}; use a multiple of {model.patch}"
+        )
+    if max(resolution) > side:
+        raise CombinationError(
+            f"evaluate.resolution {_size(resolution)} has no real images to compare with: "
+            f"{data.name} is {side}x{side}; use at most {side}"
+        )
+    laws = names.LAWS_FOR[model.encoding]
+    if inference.law not in laws:
+        raise CombinationError(
+            f"inference.law {inference.law} does not exist for model.encoding {model.encoding} "
+            f"(it has {', '.join(laws)}); drop such cells with 'exclude', or use 'when'"
+        )
+    facts = FACTS[data.name]
+    for key, count, available, what in (
+        ("reference_images", evaluate.reference_images, facts.training, "training images"),
+        ("manifold_images", evaluate.manifold_images, facts.training, "training images"),
+        ("samples", evaluate.samples, facts.held_out, "held-out images (for the floor)"),
+    ):
+        if count > available:
+            raise CombinationError(
+                f"evaluate.{key} {count} is more than {data.name}'s {available} {what}"
+            )
+
+
+def _size(resolution: Pair) -> str:
+    return f"{resolution[0]}x{resolution[1]}"
+
+
+def training_json(training: Training) -> dict[str, Any]:
+    """What a group's id is the hash of: the canonical training and its data's digest."""
+    return {
+        "format": FORMAT,
+        "config": training.model_dump(mode="json"),
+        "data_digest": FACTS[training.data.name].digest,
+    }
+
+
+def group_id_of(training: Training) -> str:
+    """Id of a canonical training without its seed."""
+    return digest(training_json(training))
+
+
+def run_id_of(group_id: str, seed: int) -> str:
+    """Id of one training run: its group and its seed."""
+    return digest({"group": group_id, "seed": seed})
+
+
+def protocol_of(data: Data, evaluation: Evaluation) -> dict[str, Any]:
+    """By what an evaluation measures: extractor, its weights, the reference images."""
+    evaluate = evaluation.evaluate
+    return {
+        "extractor": evaluate.extractor,
+        "extractor_sha256": weights_sha256(evaluate.extractor),
+        "reference": reference_id(data, evaluate.resolution, evaluate.reference_images),
+        "manifold": reference_id(data, evaluate.resolution, evaluate.manifold_images),
+    }
+
+
+@lru_cache(maxsize=65536)
+def reference_id(data: Data, resolution: Pair, images: int) -> str:
+    """Id of `images` real training images at `resolution`: content, size and count."""
+    return digest([FACTS[data.name].digest, "train", list(resolution), images])
+
+
+@lru_cache(maxsize=65536)
+def eval_id_of(data: Data, evaluation: Evaluation) -> str:
+    """Id of a canonical evaluation, within its run's folder."""
+    return digest(
+        {
+            "format": FORMAT,
+            "config": evaluation.model_dump(mode="json"),
+            "protocol": protocol_of(data, evaluation),
+        }
+    )

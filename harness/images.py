@@ -1,0 +1,148 @@
+"""Images as tensors: loading, resizing, ranges, and the resize-and-crop augmentation.
+
+The ground truth at every resolution comes from the same 32x32 images by exact area averaging, so a
+model trained at 12 can be measured at 24 against real images of 24. Nothing here depends on which
+images share a batch: an image comes out the same, bit for bit, alone or among others.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from harness import dataset
+
+NEUTRAL_CROP = (0.0, 0.0, 1.0, 1.0)  # the crops row of an image that was only resized
+
+
+def load(folder: Path, split: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images uint8 `[N, 1, 32, 32]`, the 28x28 padded by 2 zeros a side; labels int64 `[N]`.
+
+    Raises:
+        dataset.DatasetError: a file is missing or damaged.
+    """
+    images, labels = dataset.read(folder, split)
+    padded = F.pad(torch.from_numpy(images)[:, None], (2, 2, 2, 2))  # [N, 1, 32, 32]
+    return padded, torch.from_numpy(labels).long()
+
+
+def to_float(images: torch.Tensor) -> torch.Tensor:
+    """uint8 0..255 to float32 -1..1."""
+    return images.float() / 127.5 - 1
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Float -1..1 to uint8 0..255: rounded to the nearest, values outside are clamped.
+
+    Raises:
+        ValueError: a value is not finite; a cast would make some grey of it without a word.
+    """
+    if not torch.isfinite(images).all():
+        raise ValueError("images hold values that are not finite")
+    return (images * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def area_resize(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Shrink by exact area averaging: float `[B, C, H, W]` to `[B, C, h, w]`.
+
+    Output pixel i is the mean of the input over [i*H/h, (i+1)*H/h), pixels on the border counting
+    by the share that lies inside; likewise for columns. At integer ratios this is PIL's BOX filter
+    (which, at others, takes border pixels whole or not at all).
+
+    Raises:
+        ValueError: `size` is larger than the images, or not positive; the images are not float.
+    """
+    if not images.is_floating_point():
+        raise ValueError(f"area_resize needs float images, not {images.dtype}")
+    height, width = images.shape[-2:]
+    if not (0 < size[0] <= height and 0 < size[1] <= width):
+        raise ValueError(f"area_resize only shrinks: cannot go from {(height, width)} to {size}")
+    return _average_last(_average_last(images, size[1]).mT, size[0]).mT.contiguous()
+
+
+def _average_last(images: torch.Tensor, count: int) -> torch.Tensor:
+    """Area average along the last dimension, to `count` values.
+
+    A sum of few shifted copies and no matrix product: a matmul picks its kernel, and so its order
+    of summation, by the batch size, and the last bit would depend on the batch.
+    """
+    length = images.shape[-1]
+    if count == length:
+        return images
+    # In units of 1/count input pixels all borders are integers: output i covers
+    # [i*length, (i+1)*length) and input j covers [j*count, (j+1)*count).
+    start = torch.arange(count, device=images.device) * length  # [count]
+    first = start // count
+    total: torch.Tensor | None = None
+    for tap in range(-(-length // count) + 1):  # an interval of this length touches at most so many
+        source = first + tap
+        overlap = torch.minimum(start + length, (source + 1) * count)
+        overlap = (overlap - torch.maximum(start, source * count)).clamp(min=0)
+        weight = (overlap.double() / length).to(images.dtype)
+        part = images[..., source.clamp(max=length - 1)] * weight
+        total = part if total is None else total + part
+    assert total is not None
+    return total
+
+
+def upsample(
+    images: torch.Tensor, size: tuple[int, int], kind: Literal["bicubic"] = "bicubic"
+) -> torch.Tensor:
+    """Enlarge float `[B, C, H, W]` to `[B, C, *size]`: the baseline that invents no detail.
+
+    Bicubic (Keys, a = -0.75, as in torch), pixel centres at halves, so values can overshoot.
+    """
+    return F.interpolate(images, size=size, mode=kind, antialias=False, align_corners=False)
+
+
+def resize_crop(
+    images: torch.Tensor, size: tuple[int, int], uniform: torch.Tensor, max_scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random resize-and-crop, as a pure function of its random numbers.
+
+    Image b is area-resized to r = round(size * s), at most its own size, where
+    s = 1 + uniform[b, 0] * (max_scale - 1); then a window of `size` is cut at the integer positions
+    top = floor(uniform[b, 1] * (r_h - h + 1)) and left, likewise from uniform[b, 2].
+
+    Args:
+        images: `[B, C, H, W]`, uint8 or float.
+        size: (h, w), not above (H, W).
+        uniform: `[B, 3]` in [0, 1).
+        max_scale: at least 1; 1 only resizes.
+
+    Returns:
+        Float32 images `[B, C, h, w]` in the input's range, and float32 crops `[B, 4]` =
+        (top/h, left/w, r_h/h, r_w/w), the micro-condition; `NEUTRAL_CROP` where nothing was cut.
+
+    Raises:
+        ValueError: `size` above the images', a wrong shape of `uniform`, `max_scale` below 1.
+    """
+    count, channels, height, width = images.shape
+    h, w = size
+    if not (0 < h <= height and 0 < w <= width):
+        raise ValueError(f"cannot crop {size} out of images of {(height, width)}")
+    if uniform.shape != (count, 3):
+        raise ValueError(f"uniform has shape {tuple(uniform.shape)}, expected {(count, 3)}")
+    if not max_scale >= 1:
+        raise ValueError(f"max_scale is {max_scale}, expected at least 1")
+
+    draw = uniform.to(images.device, torch.float64)
+    scale = 1 + draw[:, :1] * (max_scale - 1)  # [B, 1]
+    target = torch.tensor([[h, w]], device=images.device)
+    limit = torch.tensor([[height, width]], device=images.device)
+    resized = torch.minimum((target * scale + 0.5).floor().long(), limit)  # [B, 2], half rounds up
+    corner = (draw[:, 1:] * (resized - target + 1)).floor().long()  # [B, 2]: top, left
+    crops = torch.cat([corner / target, resized / target], dim=1).float()
+
+    result = torch.empty(count, channels, h, w, device=images.device)
+    for r_h, r_w in sorted({(row[0], row[1]) for row in resized.tolist()}):
+        member = (resized == torch.tensor([r_h, r_w], device=images.device)).all(1).nonzero()[:, 0]
+        shrunk = area_resize(images[member].float(), (r_h, r_w))
+        rows = corner[member, :1] + torch.arange(h, device=images.device)  # [b, h]
+        columns = corner[member, 1:] + torch.arange(w, device=images.device)  # [b, w]
+        index = torch.arange(len(member), device=images.device)[:, None, None]
+        # Indexing around a slice puts the sliced dimension last: [b, h, w, C].
+        window = shrunk[index, :, rows[:, :, None], columns[:, None, :]]
+        result[member] = window.permute(0, 3, 1, 2)
+    return result, crops

@@ -1,0 +1,173 @@
+"""The plan: what an ablation still needs, from its grid and from what lies on disk."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.claim import Attempt, last_attempt
+from harness.config import Evaluation, Training
+from harness.grid import Grid
+from harness.provenance import code_id
+from harness.record import RunFolder, archive, run_folder
+
+STATES = ("new", "running", "done", "stale", "failed")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training with the evaluations that this ablation asks of it."""
+
+    folder: RunFolder
+    group_id: str
+    seed: int
+    training: Training
+    label: str  # of the first cell that needs it
+    evaluations: dict[str, Evaluation]
+    state: str
+    reason: str
+    evaluation_states: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def run_id(self) -> str:
+        return self.folder.run_id
+
+    @property
+    def has_results(self) -> bool:
+        """Every evaluation is there, of this code or of an earlier one."""
+        return all(state in ("done", "stale") for state, _ in self.evaluation_states.values())
+
+
+@dataclass(frozen=True)
+class Plan:
+    grid: Grid
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def trainings_without_sharing(self) -> int:
+        return sum(len(cell.runs) for cell in self.grid.cells)
+
+    def counts(self) -> Counter[str]:
+        return Counter(run.state for run in self.runs)
+
+    def images_saved(self) -> int:
+        """Training images that cells with a common training do not have to see again."""
+        all_cells = sum(len(c.runs) * c.training.train.images for c in self.grid.cells)
+        return all_cells - sum(run.training.train.images for run in self.runs)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for programs."""
+        return {
+            "ablation": self.grid.ablation.name,
+            "question": self.grid.ablation.question,
+            "cells": len(self.grid.cells),
+            "runs": [
+                {
+                    "run_id": run.run_id,
+                    "group_id": run.group_id,
+                    "seed": run.seed,
+                    "label": run.label,
+                    "state": run.state,
+                    "reason": run.reason,
+                }
+                for run in self.runs
+            ],
+            "evaluations": [
+                {
+                    "run_id": run.run_id,
+                    "eval_id": eval_id,
+                    "resolution": list(run.evaluations[eval_id].evaluate.resolution),
+                    "state": state,
+                    "reason": reason,
+                }
+                for run in self.runs
+                for eval_id, (state, reason) in run.evaluation_states.items()
+            ],
+            "dropped": dict(self.grid.dropped),
+            "notes": list(self.grid.notes),
+            "trainings_without_sharing": self.trainings_without_sharing,
+            "code_id": code_id(),
+        }
+
+
+def make_plan(grid: Grid, outputs: Path) -> Plan:
+    """Compare a grid with the run folders under `outputs`.
+
+    Raises:
+        UserError: a folder that a newer version wrote, or a damaged record.
+    """
+    needs: dict[str, tuple[str, int, Training, str, dict[str, Evaluation]]] = {}
+    for cell in grid.cells:
+        for seed, run_id in cell.runs:
+            need = needs.setdefault(run_id, (cell.group_id, seed, cell.training, cell.label, {}))
+            for measurement in cell.measurements:
+                need[4][measurement.eval_id] = measurement.evaluation
+    runs = []
+    for run_id, (group_id, seed, training, label, evaluations) in needs.items():
+        folder = run_folder(outputs, run_id)
+        state, reason, states = state_of(folder, evaluations)
+        runs.append(
+            PlannedRun(folder, group_id, seed, training, label, evaluations, state, reason, states)
+        )
+    return Plan(grid, tuple(runs))
+
+
+def state_of(
+    folder: RunFolder, evaluations: Iterable[str]
+) -> tuple[str, str, dict[str, tuple[str, str]]]:
+    """A run's state, the reason for it, and the same for each of its evaluations."""
+    if not folder.exists():
+        return "new", "not yet trained", dict.fromkeys(evaluations, ("new", "not yet trained"))
+    folder.spec()
+    done, last = folder.done(), last_attempt(folder)
+    trained_by = set(done["code_ids"]) if done else set()
+    states = {eval_id: _evaluation_state(folder, eval_id, trained_by) for eval_id in evaluations}
+    missing = sum(state == "new" for state, _ in states.values())
+    if missing == 0 and done:
+        stale = [reason for state, reason in states.values() if state == "stale"]
+        if stale:
+            return "stale", stale[0], states
+        return "done", f"trained, {len(states)} evaluations", states
+    if last is not None and last.alive:
+        return "running", _who(last), states
+    if last is not None and last.data.get("outcome") == "failed":
+        return "failed", last.data.get("error", "").strip().splitlines()[-1][:200], states
+    if done:
+        return "new", f"trained; {missing} of {len(states)} evaluations are missing", states
+    checkpoints = folder.checkpoints()
+    if checkpoints:
+        step = int(checkpoints[-1].name.removeprefix("step-"))
+        return "new", f"interrupted; goes on from its checkpoint at step {step}", states
+    if last is not None:
+        return "new", "interrupted before its first checkpoint", states
+    return "new", "not yet trained", states
+
+
+def _evaluation_state(folder: RunFolder, eval_id: str, trained_by: set[str]) -> tuple[str, str]:
+    result = folder.result(eval_id)
+    if result is None:
+        return "new", "not yet measured" if trained_by else "not yet trained"
+    others = (trained_by | {result["code_id"]}) - {code_id()}
+    if others:
+        return "stale", f"made by code {min(others)}, now it is {code_id()}"
+    return "done", "measured"
+
+
+def _who(attempt: Attempt) -> str:
+    data = attempt.data
+    return f"process {data['pid']} on {data['host'].split('/')[0]} is at work on it"
+
+
+def redo_stale(plan: Plan) -> list[Path]:
+    """Archive the stale runs, and the stale evaluations of runs whose training is not stale."""
+    moved = []
+    for run in plan.runs:
+        done = run.folder.done()
+        if done and set(done["code_ids"]) != {code_id()} and run.state != "running":
+            moved.append(archive(run.folder))
+            continue
+        for eval_id, (state, _) in run.evaluation_states.items():
+            if state == "stale":
+                moved.append(archive(run.folder, eval_id))
+    return moved

@@ -1,0 +1,85 @@
+"""Where a result comes from: the code's id, the commit, the diff, the packages, the machine."""
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What a run executes. The launchers, the tracker, the reports and the plan change no figure.
+EXECUTED = (
+    "run", "train", "engine", "data", "dataset", "draws", "objective", "ema", "checkpoint",
+    "sample", "extractors", "features", "fashion_cnn", "images", "metrics", "evaluate",
+)  # fmt: skip
+PACKAGES = ("torch", "torchvision", "deepspeed", "numpy", "torch-fidelity", "safetensors", "ray")
+
+
+@cache
+def code_id() -> str:
+    """16 hex digits of the SHA-256 over the sources that train, sample and measure."""
+    files = sorted((ROOT / "models").rglob("*.py"))
+    files += [ROOT / "harness" / f"{name}.py" for name in EXECUTED]
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.relative_to(ROOT)}\0".encode())
+        total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Commit, uncommitted diff, versions, host and device of this process; no environment."""
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "code_id": code_id(),
+        "commit": _git("rev-parse", "HEAD"),
+        "diff": _git("diff", "HEAD", "--", "*.py", "*.yaml", "*.toml"),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": device,
+    }
+
+
+def check_own_packages() -> None:
+    """`models` is a common name: refuse to start when another checkout's is imported.
+
+    Raises:
+        SystemExit: status 2, with the path that was found.
+    """
+    import models
+
+    found = Path(str(models.__file__)).resolve().parent
+    if found != ROOT / "models":
+        print(
+            f"the package 'models' is {found}, not this project's {ROOT / 'models'}; "
+            f"run from {ROOT}, or take the other one off PYTHONPATH",
+            file=sys.stderr,
+        )
+        raise SystemExit(2)

@@ -1,0 +1,200 @@
+"""The run folder: the truth about one training run and its evaluations.
+
+    <outputs>/runs/<run_id>/
+        spec.json               what is trained, frozen: configuration, seed, ids
+        job.json                where and in what portions (may change between attempts)
+        requests/<eval_id>.json evaluations asked of this run, frozen
+        attempts/0001.json      who works or worked on it (harness.claim)
+        provenance/0001.json    commit, uncommitted diff, packages, host, device of that attempt
+        metrics.jsonl           one line each `job.log_every` steps
+        checkpoints/step-00000200/
+        weights.safetensors     the moving average of the trained weights, fp32
+        DONE                    the training is finished; written after everything it speaks for
+        eval/<eval_id>.json     a finished evaluation with its figures
+        samples/<eval_id>.png   a grid of its first images
+        log.txt                 what its processes printed
+
+A finished file appears by rename, so whatever has its final name is whole.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.identity import FORMAT, training_json
+
+Json = dict[str, Any]
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a whole file: it appears under its name complete, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_atomic(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    """The JSON object in `path`.
+
+    Raises:
+        UserError: it is missing, is not JSON, or a newer version of this program wrote it.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(
+            f"{path}: is damaged (not JSON); move it away and start the sweep again"
+        ) from None
+    if value.get("format", FORMAT) > FORMAT:
+        raise UserError(
+            f"{path}: was written by a newer version (format {value['format']}, this one reads up "
+            f"to {FORMAT}); update this checkout, or choose another folder with --outputs"
+        )
+    return value
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run, and what can be read from them."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def spec_file(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def weights_file(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def done_file(self) -> Path:
+        return self.path / "DONE"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    def request_file(self, eval_id: str) -> Path:
+        return self.path / "requests" / f"{eval_id}.json"
+
+    def result_file(self, eval_id: str) -> Path:
+        return self.path / "eval" / f"{eval_id}.json"
+
+    def samples_file(self, eval_id: str) -> Path:
+        return self.path / "samples" / f"{eval_id}.png"
+
+    def exists(self) -> bool:
+        return self.spec_file.exists()
+
+    def spec(self) -> Json:
+        return read_json(self.spec_file)
+
+    def done(self) -> Json | None:
+        """What `DONE` says of the finished training; None while it is not finished."""
+        return read_json(self.done_file) if self.done_file.exists() else None
+
+    def result(self, eval_id: str) -> Json | None:
+        """A finished evaluation, or None."""
+        file = self.result_file(eval_id)
+        return read_json(file) if file.exists() else None
+
+    def checkpoints(self) -> list[Path]:
+        """Finished checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def requests(self) -> list[str]:
+        """Ids of the evaluations asked of this run."""
+        return sorted(file.stem for file in (self.path / "requests").glob("*.json"))
+
+    def metrics(self) -> Iterator[Json]:
+        """The lines of metrics.jsonl; a last line that a kill cut short is passed over."""
+        if not self.metrics_file.exists():
+            return
+        with self.metrics_file.open() as file:
+            for line in file:
+                if line.endswith("\n"):
+                    yield json.loads(line)
+
+    def log_tail(self, lines: int = 5) -> list[str]:
+        """The last lines that its processes printed."""
+        if not self.log_file.exists():
+            return []
+        with self.log_file.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 8192))
+            text = file.read().decode(errors="replace")
+        return [line for line in text.splitlines() if line.strip()][-lines:]
+
+
+def run_folder(outputs: Path, run_id: str) -> RunFolder:
+    return RunFolder(outputs / "runs" / run_id)
+
+
+def prepare(
+    run: RunFolder,
+    training: Any,
+    group_id: str,
+    seed: int,
+    job: Any,
+    evaluations: Mapping[str, Any],
+) -> None:
+    """Freeze what a job is to do: spec, job and requests, each written once by rename.
+
+    Args:
+        training: `config.Training`, canonical. job: `config.Job`.
+        evaluations: eval id -> `config.Evaluation`, canonical.
+    """
+    if not run.exists():
+        spec = {"run_id": run.run_id, "group_id": group_id, "seed": seed}
+        write_json(run.spec_file, training_json(training) | spec)
+    else:
+        run.spec()  # refuses a folder that a newer version wrote
+    write_json(run.path / "job.json", job.model_dump(mode="json"))
+    for eval_id, evaluation in evaluations.items():
+        if not run.request_file(eval_id).exists():
+            request = {"format": FORMAT, "eval_id": eval_id}
+            request |= {"config": evaluation.model_dump(mode="json")}
+            write_json(run.request_file(eval_id), request)
+
+
+def archive(run: RunFolder, eval_id: str | None = None) -> Path:
+    """Move a stale run, or one stale evaluation of it, out of the way; nothing is deleted."""
+    source = run.path if eval_id is None else run.result_file(eval_id)
+    folder = run.path.parent.parent / "archive"
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = run.run_id if eval_id is None else f"{run.run_id}-{eval_id}.json"
+    number = 0
+    while (target := folder / f"{stamp}-{number}-{name}").exists():
+        number += 1
+    source.rename(target)
+    return target

@@ -1,0 +1,140 @@
+"""What a sweep shows while it works: a live table on a terminal, plain lines elsewhere."""
+
+import threading
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from harness.claim import last_attempt
+from harness.plan import PlannedRun, state_of
+
+STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "new": "dim"}
+PLAIN_EVERY = 15.0  # seconds between a run's plain lines
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `3 min 10 s`, `2 h 05 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+
+
+def status(run: PlannedRun) -> dict[str, str]:
+    """One run's line, read from its folder: state, work, loss, images/s, time left, figures."""
+    state, reason, evaluations = state_of(run.folder, run.evaluations)
+    measured = sum(s in ("done", "stale") for s, _ in evaluations.values())
+    line = {
+        "run": run.run_id[:8],
+        "seed": str(run.seed),
+        "cell": run.label,
+        "state": state,
+        "work": reason if state != "done" else "",
+        "loss": "",
+        "images/s": "",
+        "left": "",
+        "evaluations": f"{measured}/{len(evaluations)}",
+        "figures": figures(run),
+    }
+    attempt = last_attempt(run.folder) if state == "running" else None
+    progress = attempt.data.get("progress", {}) if attempt else {}
+    if attempt and not progress:
+        line["work"] = "starting"
+    if progress.get("stage") == "train":
+        line["work"] = f"step {progress['step']}/{progress['steps']}"
+    elif progress.get("stage") == "evaluate":
+        height, width = progress["resolution"]
+        line["work"] = f"sample {progress['samples']}/{progress['of']} at {height}x{width}"
+    if "loss" in progress:
+        line["loss"] = f"{progress['loss']:.4f}"
+    if "images_per_second" in progress:
+        line["images/s"] = f"{progress['images_per_second']:.0f}"
+        line["left"] = duration(progress["seconds_left"])
+    return line
+
+
+def figures(run: PlannedRun) -> str:
+    """`fid 4.1 @12x12  12.9 @18x18`: the best evaluation of the run at each size so far."""
+    best: dict[tuple[int, int], float] = {}
+    for eval_id, evaluation in run.evaluations.items():
+        result = run.folder.result(eval_id)
+        if result is None:
+            continue
+        value = next(v for name, v in result["metrics"].items() if name.startswith("fid"))
+        size = evaluation.evaluate.resolution
+        best[size] = min(value, best.get(size, value))
+    told = [f"{value:.3g} @{h}x{w}" for (h, w), value in sorted(best.items())]
+    return "best fid " + "  ".join(told) if told else ""
+
+
+class Watch:
+    """Shows the runs from a thread while the launcher works in the main one."""
+
+    def __init__(self, runs: list[PlannedRun], console: Console) -> None:
+        self.runs, self.console = runs, console
+        self._stop = threading.Event()
+        target = self._live if console.is_terminal else self._plain
+        self._thread = threading.Thread(target=target, name="table", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _live(self) -> None:
+        with Live(self._table(), console=self.console, refresh_per_second=2) as live:
+            while not self._stop.wait(1.0):
+                live.update(self._table())
+            live.update(self._table())
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False)
+        lines = [status(run) for run in self.runs]
+        height = max(5, self.console.height - 6)
+        working = [line for line in lines if line["state"] == "running"]
+        others = [line for line in lines if line["state"] != "running"]
+        shown = (working + others)[:height]
+        for column in ("run", "seed", "cell", "state", "work", "loss", "images/s", "left",
+                       "evaluations", "figures"):  # fmt: skip
+            right = column in ("seed", "loss", "images/s", "left", "evaluations")
+            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        for line in shown:
+            state = line["state"]
+            cells = {key: escape(text) for key, text in line.items()}
+            cells["state"] = f"[{STYLES[state]}]{state}[/]"
+            table.add_row(*cells.values())
+        if len(lines) > len(shown):
+            table.caption = f"and {len(lines) - len(shown)} more runs"
+        return table
+
+    def _plain(self) -> None:
+        told: dict[str, tuple[str, float]] = {}
+        while True:
+            stopping = self._stop.wait(1.0)
+            for run in self.runs:
+                line = status(run)
+                key = f"{line['state']} {line['evaluations']}"
+                before, when = told.get(run.run_id, ("", 0.0))
+                due = line["state"] == "running" and time.monotonic() - when > PLAIN_EVERY
+                if (key != before and (before or line["state"] != "new")) or due:
+                    told[run.run_id] = (key, time.monotonic())
+                    print(_plain_line(line), flush=True)
+            if stopping:
+                return
+
+
+def _plain_line(line: dict[str, str]) -> str:
+    parts = [line["run"], f"seed {line['seed']}", line["cell"], line["state"], line["work"]]
+    if line["loss"]:
+        parts.append(f"loss {line['loss']}")
+    if line["images/s"]:
+        parts += [f"{line['images/s']} images/s", f"{line['left']} left"]
+    parts += [f"{line['evaluations']} evaluations", line["figures"]]
+    return "  ".join(part for part in parts if part)

@@ -1,0 +1,238 @@
+"""What a report speaks of, read from a grid record and the run folders under `outputs`."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.grid import shown
+from harness.plan import state_of
+from harness.provenance import code_id
+from harness.record import RunFolder, read_json, run_folder
+from reports.formats import family, in_order, pixels
+from reports.naming import method_names, training_names
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One way in which every row is measured: a resolution, and other axes of `evaluate`."""
+
+    resolution: tuple[int, int]  # height, width in pixels
+    rest: tuple[tuple[str, str], ...] = ()  # other axes and their values
+    scale: str = ""  # `1.5×` the training size, where all rows train at one size
+
+    @property
+    def others(self) -> str:
+        """`guidance=2`: the axes beside the resolution, or nothing."""
+        return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.rest)
+
+    @property
+    def title(self) -> str:
+        """`24×24 (2×)`, `16×24, guidance=2`."""
+        text = pixels(self.resolution) + (f" ({self.scale})" if self.scale else "")
+        return text + (f", {self.others}" if self.rest else "")
+
+    @property
+    def slug(self) -> str:
+        """The column in a file name."""
+        parts = [pixels(self.resolution, "x"), *(f"{k.rpartition('.')[2]}-{v}" for k, v in self.rest)]
+        return "".join(c if c.isalnum() or c in "-." else "-" for c in "-".join(parts))
+
+    @property
+    def area(self) -> int:
+        return self.resolution[0] * self.resolution[1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell in one column with one seed: an evaluation, finished or not."""
+
+    cell_id: str
+    method: str
+    column: Column
+    seed: int
+    run_id: str
+    eval_id: str
+    is_baseline: bool = False
+    state: str = "new"  # of the evaluation, as harness.plan has it
+    reason: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)  # empty until it is finished
+    floor: Mapping[str, float] = field(default_factory=dict)  # real images measured the same way
+    protocol: Json = field(default_factory=dict)
+    code_ids: frozenset[str] = frozenset()  # of the code that trained and measured it
+    seconds: float = 0.0  # of the evaluation
+
+    @cached_property
+    def protocol_key(self) -> str:
+        """Equal for evaluations whose figures may be compared."""
+        return json.dumps(self.protocol, sort_keys=True)
+
+    @property
+    def evaluation(self) -> tuple[str, str]:
+        """Rows with the same one show one and the same evaluation."""
+        return self.run_id, self.eval_id
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run that rows of the report rest on."""
+
+    folder: RunFolder
+    group_id: str
+    seed: int
+    name: str
+    images: int  # asked for
+    state: str
+    reason: str
+    done: Json | None
+    provenance: tuple[Json, ...]  # one for each attempt
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything that a report is made of."""
+
+    name: str
+    file: str
+    question: str
+    seeds: tuple[int, ...]
+    baseline: str | None  # a cell id, if it is among the methods
+    dropped: Mapping[str, int]
+    notes: tuple[str, ...]
+    methods: Mapping[str, str]  # cell id -> name, in the order of the file
+    labels: Mapping[str, str]  # cell id -> what the ablation file says of it
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    runs: tuple[Run, ...]
+    training_sizes: tuple[tuple[int, int], ...]
+    code_id: str  # of the code that is here now
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of all metrics that were measured, FID first."""
+        return in_order(metric for row in self.rows for metric in row.metrics)
+
+    @property
+    def fid(self) -> str | None:
+        """The metric that the text speaks of: the first FID."""
+        return next((metric for metric in self.metrics if family(metric) == "fid"), None)
+
+
+def read(record: Json, outputs: Path) -> Sweep:
+    """The sweep of a grid record (`harness.grid.to_json`) as it stands under `outputs`.
+
+    Raises:
+        UserError: a damaged file, or one that a newer version wrote.
+    """
+    cells = record["cells"]
+    methods = method_names(cells)
+    sizes = tuple(dict.fromkeys(tuple(cell["config"]["data"]["resolution"]) for cell in cells))
+    runs = _runs(cells, outputs)
+    states = {run_id: states for run_id, (_, states) in runs.items()}
+    rows = [
+        _row(cell, methods, record["baseline"], measurement, one, sizes, outputs, states)
+        for cell in cells
+        for measurement in cell["measurements"]
+        for one in cell["runs"]
+    ]
+    rows = list({(r.cell_id, r.column, r.seed): r for r in rows}.values())
+    return Sweep(
+        name=record["name"],
+        file=record["file"],
+        question=record["question"],
+        seeds=tuple(record["seeds"]),
+        baseline=record["baseline"] if record["baseline"] in methods else None,
+        dropped=record["dropped"],
+        notes=tuple(record["notes"]),
+        methods=methods,
+        labels={cell["cell_id"]: cell["label"] for cell in cells},
+        columns=tuple(dict.fromkeys(row.column for row in rows)),
+        rows=tuple(rows),
+        runs=tuple(run for run, _ in runs.values()),
+        training_sizes=sizes,
+        code_id=code_id(),
+    )
+
+
+def _runs(cells: list[Json], outputs: Path) -> dict[str, tuple[Run, Json]]:
+    """Run id -> the run, and eval id -> (state, reason)."""
+    names = training_names(cells)
+    asked: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        for run in cell["runs"]:
+            wanted = asked.setdefault(run["run_id"], {})
+            wanted.update((m["eval_id"], None) for m in cell["measurements"])
+    found: dict[str, tuple[Run, Json]] = {}
+    for cell in cells:
+        for one in cell["runs"]:
+            run_id = one["run_id"]
+            if run_id in found:
+                continue
+            folder = run_folder(outputs, run_id)
+            state, reason, states = state_of(folder, asked[run_id])
+            run = Run(
+                folder=folder,
+                group_id=cell["group_id"],
+                seed=one["seed"],
+                name=names[cell["group_id"]],
+                images=cell["config"]["train"]["images"],
+                state=state,
+                reason=reason,
+                done=folder.done(),
+                provenance=tuple(
+                    read_json(file)
+                    for file in sorted((folder.path / "provenance").glob("[0-9]*.json"))
+                ),
+            )
+            found[run_id] = (run, states)
+    return found
+
+
+def _row(
+    cell: Json,
+    methods: Mapping[str, str],
+    baseline: str | None,
+    measurement: Json,
+    run: Json,
+    sizes: tuple[tuple[int, int], ...],
+    outputs: Path,
+    states: Mapping[str, Json],
+) -> Row:
+    folder = run_folder(outputs, run["run_id"])
+    result = folder.result(measurement["eval_id"]) or {}
+    trained = (folder.done() or {}) if result else {}
+    state, reason = states[run["run_id"]][measurement["eval_id"]]
+    made_by = {*trained.get("code_ids", ()), *([result["code_id"]] if result else ())}
+    return Row(
+        cell_id=cell["cell_id"],
+        method=methods[cell["cell_id"]],
+        column=_column(measurement, sizes),
+        seed=run["seed"],
+        run_id=run["run_id"],
+        eval_id=measurement["eval_id"],
+        is_baseline=cell["cell_id"] == baseline,
+        state=state,
+        reason=reason,
+        metrics=result.get("metrics", {}),
+        floor=result.get("floor", {}),
+        protocol=result.get("protocol", {}),
+        code_ids=frozenset(made_by),
+        seconds=sum(result.get("seconds", {}).values()),
+    )
+
+
+def _column(measurement: Json, sizes: tuple[tuple[int, int], ...]) -> Column:
+    height, width = measurement["config"]["evaluate"]["resolution"]
+    rest = tuple(
+        (key, shown(value))
+        for key, value in measurement["column"].items()
+        if key != "evaluate.resolution"
+    )
+    scale = ""
+    if len(sizes) == 1 and height * sizes[0][1] == width * sizes[0][0]:
+        scale = f"{height / sizes[0][0]:.3g}×"
+    return Column((height, width), rest, scale)

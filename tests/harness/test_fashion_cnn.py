@@ -1,0 +1,145 @@
+"""The classifier: what its input may be, how well it classifies, that its training repeats."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from harness import dataset, extractors, fashion_cnn, images
+
+WEIGHTS = extractors.facts("fashion-cnn").weights
+
+
+@pytest.fixture(scope="module")
+def model() -> fashion_cnn.FashionCNN:
+    return fashion_cnn.load(WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def test_split() -> tuple[torch.Tensor, torch.Tensor]:
+    try:
+        return images.load(dataset.find(), "test")
+    except dataset.DatasetError as error:
+        pytest.skip(str(error))
+
+
+def pictures(count: int, size: tuple[int, int] = (24, 24), seed: int = 0) -> torch.Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 1, *size), generator=draws, dtype=torch.uint8)
+
+
+# The shipped weights give 0.898, 0.913, 0.924 and, at 32, 0.925 on all 10,000; the bounds leave
+# room for the 2,000 images of the small checks (a standard error of 0.006) and for new weights.
+@pytest.mark.parametrize(("size", "bound"), [(12, 0.80), (16, 0.84), (24, 0.90)])
+def test_accuracy_on_2000_test_images(model, test_split, size: int, bound: float) -> None:
+    pixels, labels = test_split
+    assert fashion_cnn.accuracy(model, pixels[:2000], labels[:2000], size) >= bound
+
+
+def test_accuracy_on_the_whole_test_split(model, test_split) -> None:
+    assert fashion_cnn.accuracy(model, *test_split, size=32) >= 0.90
+
+
+def test_accuracy_is_the_share_of_right_labels(model, test_split) -> None:
+    pixels, labels = test_split[0][:600], test_split[1][:600]
+    right = fashion_cnn.accuracy(model, pixels, labels, 32)
+    predicted = model(pixels)[1].argmax(1)
+    assert right == pytest.approx((predicted == labels).double().mean().item())
+    assert fashion_cnn.accuracy(model, pixels, predicted, 32) == 1
+    assert fashion_cnn.accuracy(model, pixels, (predicted + 1) % 10, 32) == 0
+
+
+def test_shapes_types_and_size_on_disk(model) -> None:
+    features, logits = model(pictures(3))
+    assert features.shape == (3, 64)
+    assert logits.shape == (3, 10)
+    assert features.dtype == logits.dtype == torch.float32
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert WEIGHTS.stat().st_size < 1_000_000
+
+
+def test_rgb_of_grey_is_grey(model) -> None:
+    grey = pictures(4)
+    for ours, expected in zip(model(grey.repeat(1, 3, 1, 1)), model(grey), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_uint8_is_the_same_as_float(model) -> None:
+    grey = pictures(4)
+    assert torch.equal(model(grey)[0], model(grey.float())[0])
+
+
+@pytest.mark.parametrize("size", [(12, 12), (17, 23), (32, 31)])
+def test_smaller_images_are_enlarged_bilinearly(model, size: tuple[int, int]) -> None:
+    grey = pictures(4, size)
+    enlarged = F.interpolate(grey.float(), (32, 32), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model(grey)[0], model(enlarged)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_larger_images_are_shrunk_as_pil_does(model) -> None:
+    large = pictures(1, (100, 70)).float()
+    small = Image.fromarray(large[0, 0].numpy()).resize((32, 32), Image.Resampling.BILINEAR)
+    expected = model(torch.tensor(np.asarray(small))[None, None])[0]
+    torch.testing.assert_close(model(large)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_images_do_not_see_each_other(model) -> None:
+    grey = pictures(9)
+    together = model(grey)[0]
+    for index in (0, 8):
+        alone = model(grey[index : index + 1])[0]
+        torch.testing.assert_close(alone[0], together[index], rtol=1e-5, atol=1e-5)
+
+
+def test_training_repeats_and_depends_on_the_seed() -> None:
+    pixels, labels = pictures(256, (32, 32)), torch.arange(256) % 10
+
+    def weights(seed: int) -> dict[str, torch.Tensor]:
+        return fashion_cnn.train(pixels, labels, seed, epochs=1).state_dict()
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["head.weight"], other["head.weight"])
+
+
+def test_training_learns() -> None:
+    # Two classes that differ in brightness alone.
+    labels = torch.arange(256) % 2
+    pixels = (pictures(256, (32, 32)) // 2) + (labels * 120).to(torch.uint8)[:, None, None, None]
+    model = fashion_cnn.train(pixels, labels, seed=0, epochs=3)
+    assert fashion_cnn.accuracy(model, pixels, labels, 16) > 0.95
+
+
+def test_command_writes_the_same_bytes_again(
+    test_split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tuple(part[:256] for part in test_split)
+    monkeypatch.setattr(images, "load", lambda folder, split: few)
+    threads = torch.get_num_threads()
+    try:
+        for name in ("a", "b"):
+            path = tmp_path / "new" / f"{name}.safetensors"
+            assert fashion_cnn.main(["--output", str(path), "--seed", "3"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    written = sorted((tmp_path / "new").iterdir())
+    assert [path.name for path in written] == ["a.safetensors", "b.safetensors"]
+    assert written[0].read_bytes() == written[1].read_bytes()
+    lines = capsys.readouterr().out.splitlines()
+    sizes = [line.split(":")[0] for line in lines if line.startswith("test accuracy at")]
+    assert sizes[:5] == [f"test accuracy at {size}" for size in (12, 16, 18, 24, 32)]
+
+
+def test_command_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
+    try:
+        code = fashion_cnn.main(["--output", str(tmp_path / "w"), "--data", str(tmp_path / "no")])
+    finally:
+        torch.set_num_threads(threads)
+    assert code == 2
+    assert "does not hold Fashion-MNIST" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

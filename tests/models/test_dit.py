@@ -1,0 +1,286 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models.dit import DiT, patchify, unpatchify
+from models.geometry import Geometry, inference_geometry
+from models.names import ENCODINGS
+
+WIDTH, HEADS, CLASSES = 32, 2, 5
+
+
+def build(encoding: str = "rope", micro: bool = False, qk_norm: bool = True, seed: int = 0) -> DiT:
+    torch.manual_seed(seed)
+    return DiT(
+        channels=2,
+        classes=CLASSES,
+        width=WIDTH,
+        depth=2,
+        heads=HEADS,
+        mlp_ratio=2.0,
+        patch=2,
+        encoding=encoding,
+        qk_norm=qk_norm,
+        micro_conditioning=micro,
+    )
+
+
+def awake(encoding: str, micro: bool = False) -> DiT:
+    """A model whose every weight acts, as after some training."""
+    model = build(encoding, micro)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.15 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def place(encoding: str, h: int = 3, w: int = 3, theta: float = 100.0, **change) -> Geometry:
+    chosen = {"placement": "contiguous", "law": "extrapolate", "attention_scale": "none", **change}
+    return inference_geometry(
+        encoding, theta, WIDTH, HEADS, (3, 3), (3, 3), (h, w), **chosen, batch=2, device="cpu"
+    )
+
+
+def batch(h: int = 3, w: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(2, 2, 2 * h, 2 * w, generator=generator)
+    return x, torch.tensor([0.2, 0.8]), torch.tensor([1, CLASSES])
+
+
+MICRO = torch.tensor([[0.0, 0.0, 6.0, 6.0], [2.0, 1.0, 9.0, 8.0]])
+
+
+def test_patches_hold_their_own_pixels_and_come_back():
+    x, _, _ = batch(3, 5)
+    tokens = patchify(x, 2)
+    assert tokens.shape == (2, 15, 8)
+    assert torch.equal(tokens[1, 1 * 5 + 3], x[1, :, 2:4, 6:8].flatten())
+    assert torch.equal(unpatchify(tokens, 2, 3, 5), x)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_starts_at_zero(encoding):
+    x, t, y = batch()
+    assert torch.count_nonzero(build(encoding)(x, t, y, place(encoding))) == 0
+    assert torch.count_nonzero(awake(encoding)(x, t, y, place(encoding))) > 0
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(("h", "w"), [(3, 3), (2, 5), (5, 2), (1, 1)])
+def test_any_height_and_width(encoding, h, w):
+    x, t, y = batch(h, w)
+    out = awake(encoding)(x, t, y, place(encoding, h, w))
+    assert out.shape == x.shape
+    assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_gradients_are_finite_and_reach_every_weight(encoding):
+    model = awake(encoding, micro=True)
+    x, t, y = batch(3, 4)
+    model(x, t, y, place(encoding, 3, 4), MICRO).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_starts_as_dit_does():
+    model = build(micro=True)
+    zero = ("modulation.weight", "final.proj.weight", "micro_embed.outer.weight")
+    normal = ("label_embed.weight", "time_embed.inner.weight", "micro_embed.inner.weight")
+    normal += ("time_embed.outer.weight",)
+    for name, parameter in model.named_parameters():
+        if name.endswith((*zero, ".bias")):
+            assert torch.count_nonzero(parameter) == 0, name
+        elif name in normal:
+            # A sample of at least 192 normal numbers strays from its deviation by 5 % (1 sigma).
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.25), name
+        elif parameter.dim() == 2:
+            bound = (6 / sum(parameter.shape)) ** 0.5
+            assert parameter.abs().max() <= bound, name
+            assert parameter.std().item() == pytest.approx(bound / 3**0.5, rel=0.2), name
+        else:
+            assert torch.equal(parameter, torch.ones_like(parameter)), name
+
+
+def permuted(x: Tensor, order: Tensor) -> Tensor:
+    h, w = x.shape[2] // 2, x.shape[3] // 2
+    return unpatchify(patchify(x, 2)[:, order], 2, h, w)
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.permutations(range(9)))
+def test_without_encoding_the_order_of_patches_does_not_matter(order):
+    model, (x, t, y) = awake("none"), batch()
+    turned = model(permuted(x, torch.tensor(order)), t, y, place("none"))
+    straight = permuted(model(x, t, y, place("none")), torch.tensor(order))
+    assert torch.allclose(turned, straight, atol=1e-4)
+
+
+@pytest.mark.parametrize("encoding", ["sincos", "rope"])
+def test_an_encoding_tells_the_order(encoding):
+    model, (x, t, y) = awake(encoding), batch()
+    order = torch.arange(9).flip(0)[torch.tensor([0, 2, 1, 3, 4, 5, 6, 7, 8])]
+    turned = model(permuted(x, order), t, y, place(encoding))
+    straight = permuted(model(x, t, y, place(encoding)), order)
+    assert not torch.allclose(turned, straight, atol=1e-2)
+
+
+def test_rope_sees_differences_of_positions_and_sincos_positions():
+    x, t, y = batch()
+    for encoding, relative in (("rope", True), ("sincos", False)):
+        here = place(encoding)
+        there = Geometry(
+            here.rows + 3, here.cols + 7, here.frequencies_h, here.frequencies_w, here.logit_scale
+        )
+        model = awake(encoding)
+        same = torch.allclose(model(x, t, y, here), model(x, t, y, there), atol=1e-4)
+        assert same == relative
+
+
+@pytest.mark.parametrize("encoding", ["sincos", "rope"])
+def test_rows_and_columns_are_not_confused(encoding):
+    model, (x, t, y) = awake(encoding), batch(3, 4)
+    geometry = place(encoding, 3, 4)
+    plain = model(x, t, y, geometry)
+    empty = torch.zeros_like(geometry.frequencies_h)
+    # With silent columns, patches may change columns; with silent rows, they may not.
+    order = torch.arange(12).view(3, 4)[:, [2, 0, 3, 1]].flatten()
+    silent = Geometry(geometry.rows, geometry.cols, geometry.frequencies_h, empty)
+    moved = permuted(model(x, t, y, silent), order)
+    assert torch.allclose(model(permuted(x, order), t, y, silent), moved, atol=1e-4)
+    silent = Geometry(geometry.rows, geometry.cols, empty, geometry.frequencies_w)
+    moved = permuted(model(x, t, y, silent), order)
+    assert not torch.allclose(model(permuted(x, order), t, y, silent), moved, atol=1e-2)
+    assert not torch.allclose(model(x, t, y, silent), plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_samples_do_not_touch_each_other(encoding):
+    model, (x, t, y) = awake(encoding), batch()
+    geometry = place(encoding)
+    rows = torch.stack((geometry.rows[0], geometry.rows[0] * 2))
+    mixed = Geometry(rows, geometry.cols, geometry.frequencies_h, geometry.frequencies_w)
+    alone = Geometry(rows[1:], geometry.cols[1:], geometry.frequencies_h, geometry.frequencies_w)
+    together = model(x, t, y, mixed)
+    assert torch.allclose(together[1:], model(x[1:], t[1:], y[1:], alone), atol=1e-5)
+    differs = not torch.allclose(together[1:], model(x, t, y, geometry)[1:], atol=1e-3)
+    assert differs == (encoding != "none")
+
+
+def test_models_of_other_theta_are_independent():
+    x, t, y = batch()
+    one, two = awake("rope"), awake("rope")
+    first = one(x, t, y, place("rope", theta=100.0))
+    other = two(x, t, y, place("rope", theta=10000.0))
+    assert not torch.allclose(first, other, atol=1e-4)
+    assert torch.equal(one(x, t, y, place("rope", theta=100.0)), first)
+    assert torch.equal(two(x, t, y, place("rope", theta=100.0)), first)
+
+
+def test_logit_scale_acts():
+    model, (x, t, y) = awake("rope"), batch(6, 6)
+    plain = model(x, t, y, place("rope", 6, 6))
+    assert not torch.allclose(
+        model(x, t, y, place("rope", 6, 6, attention_scale="log")), plain, atol=1e-4
+    )
+
+
+def test_time_label_and_micro_condition_act():
+    model, (x, t, y) = awake("rope", micro=True), batch()
+    geometry = place("rope")
+    plain = model(x, t, y, geometry, MICRO)
+    for changed in (
+        model(x, t + 0.1, y, geometry, MICRO),
+        model(x, t, y - 1, geometry, MICRO),
+        model(x, t, y, geometry, MICRO + 1),
+    ):
+        assert not torch.allclose(changed, plain, atol=1e-3)
+
+
+def test_fresh_micro_conditions_change_nothing():
+    with_micro, without = build(micro=True), build(micro=False)
+    own = without.state_dict()
+    theirs = with_micro.state_dict()
+    assert {name for name in theirs if name not in own} == {
+        f"micro_embed.{name}"
+        for name in ("inner.weight", "inner.bias", "outer.weight", "outer.bias")
+    }
+    assert all(torch.equal(theirs[name], own[name]) for name in own)
+    with torch.no_grad():
+        for model in (with_micro, without):
+            generator = torch.Generator().manual_seed(3)
+            for name, parameter in sorted(model.named_parameters()):
+                if not name.startswith("micro_embed"):
+                    parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    x, t, y = batch()
+    geometry = place("rope")
+    out = without(x, t, y, geometry)
+    assert torch.equal(with_micro(x, t, y, geometry, MICRO), out)
+    assert torch.count_nonzero(out) > 0
+
+
+def test_weights_follow_the_generator_and_nothing_else():
+    reference = build("rope").state_dict()
+    for encoding in ENCODINGS:
+        for qk_norm in (False, True):
+            state = build(encoding, qk_norm=qk_norm).state_dict()
+            shared = reference.keys() & state.keys()
+            assert "blocks.1.mlp.outer.weight" in shared
+            assert all(torch.equal(state[name], reference[name]) for name in shared)
+    other = build("rope", seed=1).state_dict()["patch_embed.weight"]
+    assert not torch.equal(other, reference["patch_embed.weight"])
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_autocast_and_bfloat16_weights(encoding):
+    model, (x, t, y) = awake(encoding, micro=True), batch()
+    geometry = place(encoding)
+    exact = model(x, t, y, geometry, MICRO)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = model(x, t, y, geometry, MICRO)
+    low = model.bfloat16()(x, t, y, geometry, MICRO)
+    for out in (mixed, low):
+        assert out.dtype == torch.float32
+        assert not torch.equal(out, exact)
+        assert (out - exact).norm() < 0.1 * exact.norm()
+
+
+def test_plain_errors():
+    model, (x, t, y) = build(), batch()
+    with pytest.raises(ValueError, match="an image of 6x5 does not divide into patches of 2"):
+        model(x[..., :5], t, y, place("rope"))
+    with pytest.raises(ValueError, match="geometry places 3x4 patches, the image has 3x3"):
+        model(x, t, y, place("rope", 3, 4))
+    with pytest.raises(ValueError, match="was built without micro-conditions"):
+        model(x, t, y, place("rope"), MICRO)
+    with pytest.raises(ValueError, match="needs micro-conditions"):
+        build(micro=True)(x, t, y, place("rope"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": 3}, "width of 32 does not divide into 3 heads"),
+        ({"heads": 16}, "must be a multiple of 4, got 32/16 = 2"),
+        ({"encoding": "sincos", "width": 30, "heads": 1}, "must be a multiple of 4, got 30"),
+        ({"encoding": "roap"}, "encoding 'roap' is not one of none, sincos, rope"),
+    ],
+)
+def test_refuses_shapes_that_do_not_divide(change, message):
+    given = {"width": 32, "heads": 2, "encoding": "rope", **change}
+    with pytest.raises(ValueError, match=message):
+        DiT(
+            channels=1,
+            classes=2,
+            depth=1,
+            mlp_ratio=2,
+            patch=2,
+            qk_norm=False,
+            micro_conditioning=False,
+            **given,
+        )
