@@ -181,7 +181,7 @@ class Evaluate(Section):
     resolution: Size = Field(
         (16, 16), description="size generated and measured: pixels, or [height, width]"
     )
-    samples: Annotated[int, Field(ge=2)] = Field(500, description="images generated and measured")
+    samples: Annotated[int, Field(ge=10)] = Field(500, description="images generated and measured")
     extractor: Annotated[str, one_of(tuple(EXTRACTORS))] = Field(
         "fashion-cnn", description="feature extractor; its name is part of the metric's name"
     )

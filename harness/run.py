@@ -124,14 +124,21 @@ def _work(
         write_json(run.path / "provenance" / f"{held.number:04d}.json", found)
     if not run.done_file.exists():
         train(run, training, seed, job, world, _code(run), progress, stop)
-    for eval_id in run.requests():
+    for eval_id, evaluation in _evaluations(run):
         if run.result_file(eval_id).exists():
             continue
-        request = read_json(run.request_file(eval_id))
-        evaluation = Evaluation.model_validate_json(json.dumps(request["config"]))
         evaluate(run, training, seed, eval_id, evaluation, job.sample_batch, world, code_id(),
                  progress, stop)  # fmt: skip
         world.barrier()
+
+
+def _evaluations(run: RunFolder) -> list[tuple[str, Evaluation]]:
+    """The evaluations asked of a run, the small images first."""
+    asked = []
+    for eval_id in run.requests():
+        config = read_json(run.request_file(eval_id))["config"]
+        asked.append((eval_id, Evaluation.model_validate_json(json.dumps(config))))
+    return sorted(asked, key=lambda pair: (pair[1].evaluate.resolution, pair[0]))
 
 
 def _code(run: RunFolder) -> tuple[str, list[str]]:

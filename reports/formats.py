@@ -77,7 +77,9 @@ def duration(seconds: float) -> str:
     """`48 s`, `12.5 min`, `3.20 h`."""
     if seconds < 100:
         return f"{significant(seconds, 2)} s"
-    return f"{significant(seconds / 60)} min" if seconds < 6000 else f"{significant(seconds / 3600)} h"
+    return (
+        f"{significant(seconds / 60)} min" if seconds < 6000 else f"{significant(seconds / 3600)} h"
+    )
 
 
 def flop(count: float) -> str:

@@ -39,7 +39,10 @@ class Column:
     @property
     def slug(self) -> str:
         """The column in a file name."""
-        parts = [pixels(self.resolution, "x"), *(f"{k.rpartition('.')[2]}-{v}" for k, v in self.rest)]
+        parts = [
+            pixels(self.resolution, "x"),
+            *(f"{k.rpartition('.')[2]}-{v}" for k, v in self.rest),
+        ]
         return "".join(c if c.isalnum() or c in "-." else "-" for c in "-".join(parts))
 
     @property

@@ -94,7 +94,9 @@ def headline(rows: Sequence[Row]) -> list[str]:
 
     The best row; the baseline and the paired difference to it; the next best row and the floor.
     """
-    metric = next((m for m in in_order(m for r in rows for m in r.metrics) if family(m) == "fid"), None)
+    metric = next(
+        (m for m in in_order(m for r in rows for m in r.metrics) if family(m) == "fid"), None
+    )
     if metric is None:
         return ["no evaluation is finished yet"]
     measured = [row.column for row in rows if metric in row.metrics]

@@ -36,7 +36,7 @@ def even(n: int, length: int) -> Tensor:
     steps = _steps(n, length)
     if n == 1:
         return torch.full((1,), (length - 1) / 2, dtype=torch.float32)
-    # Multiply first: at n == length the quotient is then exact, as linspace's step is not.
+    # Multiply first: at n == length the quotient is then exact by construction.
     return (steps * (length - 1) / (n - 1)).to(torch.float32)  # [n]
 
 

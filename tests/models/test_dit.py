@@ -202,6 +202,18 @@ def test_time_label_and_micro_condition_act():
         assert not torch.allclose(changed, plain, atol=1e-3)
 
 
+def test_the_condition_passes_a_silu_before_every_modulation():
+    model, (x, t, y) = awake("rope"), batch()
+    seen = []
+    for layer in (*model.blocks, model.final):
+        layer.modulation.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    model(x, t, y, place("rope"))
+    condition = model.time_embed(t) + model.label_embed(y)
+    expected = condition * torch.sigmoid(condition)
+    assert len(seen) == 3
+    assert all(torch.allclose(given, expected, atol=1e-6) for given in seen)
+
+
 def test_fresh_micro_conditions_change_nothing():
     with_micro, without = build(micro=True), build(micro=False)
     own = without.state_dict()
@@ -241,9 +253,13 @@ def test_autocast_and_bfloat16_weights(encoding):
     model, (x, t, y) = awake(encoding, micro=True), batch()
     geometry = place(encoding)
     exact = model(x, t, y, geometry, MICRO)
+    residual = []
+    model.blocks[1].register_forward_pre_hook(lambda module, inputs: residual.append(inputs[0]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = model(x, t, y, geometry, MICRO)
     low = model.bfloat16()(x, t, y, geometry, MICRO)
+    # Sums over layers keep the weights' precision, the same with every encoding.
+    assert [stream.dtype for stream in residual] == [torch.float32, torch.bfloat16]
     for out in (mixed, low):
         assert out.dtype == torch.float32
         assert not torch.equal(out, exact)

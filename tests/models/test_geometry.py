@@ -115,6 +115,9 @@ def test_ramps_see_the_range_of_their_axis():
 def test_attention_scale_counts_tokens():
     geometry = infer(grid=(9, 12), attention_scale="log")
     assert geometry.logit_scale == pytest.approx(math.log(108) / math.log(36))
+    # The tokens of training, not the positions they were drawn from.
+    wide = infer(grid=(9, 12), length=(12, 12), attention_scale="log")
+    assert wide.logit_scale == geometry.logit_scale
     assert infer(grid=(9, 12), attention_scale="yarn").logit_scale == pytest.approx(
         1.1434, abs=1e-4
     )

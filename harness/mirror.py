@@ -1,0 +1,235 @@
+"""The MLflow side of the mirror: the one file that imports MLflow, and only inside functions.
+
+`Shown` is what the store has of a run; every write is compared with it first, so what is there
+already costs no call and gives no second row.
+"""
+
+import errno
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from harness.errors import UserError
+
+METRICS_A_CALL, PAIRS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
+LONGEST_PARAM, LONGEST_TAG = 6000, 5000  # characters
+
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what goes wrong is raised; the rest is migration chatter
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A connection for each call: after a rebuild, none is left on the database that it replaced.
+    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
+}
+BRISK = {  # by default MLflow retries a server that is away for minutes; here the next pass does
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of one metric; the same point again is the same row."""
+
+    key: str
+    value: float
+    step: int
+    time: int  # milliseconds
+
+
+@dataclass
+class Shown:
+    """One MLflow run as the store has it."""
+
+    id: str
+    name: str
+    status: str
+    ended: int | None = None  # milliseconds
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)  # the last value of each
+    deleted: bool = False
+
+
+def sqlite_uri(database: Path) -> str:
+    return f"sqlite:///{database.absolute()}"
+
+
+def make_client(uri: str) -> Any:
+    """An `MlflowClient` that prints nothing, sends no telemetry and gives up soon."""
+    os.environ.update(QUIET)
+    for key, value in BRISK.items():
+        os.environ.setdefault(key, value)
+    import mlflow.store.db.utils
+    from mlflow import MlflowClient
+
+    mlflow.store.db.utils.MAX_RETRY_COUNT = 1  # ten tries take 100 s, with the lock held
+    return MlflowClient(tracking_uri=uri)
+
+
+def create_database(database: Path) -> None:
+    """Make an empty MLflow database; it has its name only once its tables are whole.
+
+    The migrations take seconds, and MLflow cannot mend a database whose migration was killed.
+    """
+    database.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = unfinished_name(database)
+    make_client(sqlite_uri(unfinished)).search_experiments(max_results=1)
+    replace_database(unfinished, database)
+
+
+def unfinished_name(database: Path) -> Path:
+    """A new name for a database in the making; what a killed process left of others is removed.
+
+    MLflow remembers the tables of a file name in memory, hence never the same name twice.
+    """
+    for left in database.parent.glob(f"{database.name}.*.new*"):
+        left.unlink(missing_ok=True)
+    return database.with_name(f"{database.name}.{time.monotonic_ns()}.new")
+
+
+def replace_database(new: Path, database: Path) -> None:
+    """Put a finished database in the place of the old one, which is whole until this rename."""
+    if database.exists():
+        try:  # the old one's journal must not be taken for one of the new
+            with sqlite3.connect(database) as old:
+                old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            old.close()
+        except sqlite3.Error:
+            pass  # damaged, perhaps the reason for the rebuild
+        for suffix in ("-wal", "-shm", "-journal"):
+            Path(f"{database}{suffix}").unlink(missing_ok=True)
+    new.replace(database)
+
+
+class Store:
+    """An MLflow store, written through its client."""
+
+    def __init__(self, uri: str, artifacts: Path) -> None:
+        self.client = make_client(uri)
+        on_server = uri.startswith(("http://", "https://", "databricks"))  # it has its own place
+        self.artifacts = None if on_server else artifacts
+
+    def experiment(self, name: str, tags: Mapping[str, str]) -> str:
+        """The id of the experiment `name`: found, restored if it was deleted, or made."""
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            place = str(self.artifacts / name) if self.artifacts else None
+            return str(self.client.create_experiment(name, place, dict(tags)))
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        for key, value in tags.items():
+            if found.tags.get(key) != value:
+                self.client.set_experiment_tag(found.experiment_id, key, value)
+        return str(found.experiment_id)
+
+    def runs(self, experiment: str) -> Iterator[Shown]:
+        """All runs of an experiment, deleted ones too."""
+        token: str | None = None
+        while token != "":
+            page = self.client.search_runs(
+                [experiment], run_view_type=3, max_results=1000, page_token=token
+            )  # 3 is ViewType.ALL
+            for run in page:
+                info, data = run.info, run.data
+                yield Shown(
+                    info.run_id, info.run_name, info.status, info.end_time, dict(data.tags),
+                    dict(data.params), dict(data.metrics), info.lifecycle_stage == "deleted",
+                )  # fmt: skip
+            token = page.token or ""
+
+    def create(self, experiment: str, name: str, started: int, tags: Mapping[str, str]) -> Shown:
+        """Make a run that started at `started`, milliseconds."""
+        made = self.client.create_run(experiment, started, dict(tags), name)
+        return Shown(made.info.run_id, name, made.info.status, None, dict(tags))
+
+    def restore(self, run: Shown) -> None:
+        self.client.restore_run(run.id)
+        run.deleted = False
+
+    def delete(self, run: Shown) -> None:
+        self.client.delete_run(run.id)
+        run.deleted = True
+
+    def write(
+        self,
+        run: Shown,
+        points: Sequence[Point] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log what the run does not have yet: points in any case, tags that differ, new params.
+
+        A param is written once: MLflow refuses to change one.
+        """
+        from mlflow.entities import Metric, Param, RunTag
+
+        cut = {key: value[:LONGEST_TAG] for key, value in (tags or {}).items()}
+        new_params = iter(
+            [Param(k, v[:LONGEST_PARAM]) for k, v in (params or {}).items() if k not in run.params]
+        )
+        new_tags = iter([RunTag(k, v) for k, v in cut.items() if run.tags.get(k) != v])
+        metrics = iter([Metric(p.key, p.value, p.time, p.step) for p in points])
+        while True:
+            batch = (
+                list(islice(metrics, METRICS_A_CALL - 2 * PAIRS_A_CALL)),  # 1000 in all as well
+                list(islice(new_params, PAIRS_A_CALL)),
+                [],
+            )
+            if not any(batch):
+                break
+            self.client.log_batch(run.id, *batch)
+        # Tags come last: they say how far the points are logged.
+        while batch_of_tags := list(islice(new_tags, PAIRS_A_CALL)):
+            self.client.log_batch(run.id, tags=batch_of_tags)
+        run.params |= {k: v[:LONGEST_PARAM] for k, v in (params or {}).items() if k not in run.params}
+        run.tags |= cut
+        run.metrics |= {point.key: point.value for point in points}
+
+    def settle(self, run: Shown, name: str, status: str, ended: int | None) -> None:
+        """Give a run its name, its state and, where it has ended, the time of its end."""
+        if ended is not None and (run.status, run.ended) != (status, ended):
+            self.client.set_terminated(run.id, status, ended)
+        elif run.status != status:
+            self.client.update_run(run.id, status=status)
+        if run.name != name:
+            self.client.update_run(run.id, name=name)
+        run.name, run.status, run.ended = name, status, ended or run.ended
+
+    def artifact(self, run: Shown, file: Path, folder: str | None = None) -> None:
+        """Copy a file, or all of a folder, among the run's artifacts."""
+        if file.is_dir():
+            self.client.log_artifacts(run.id, str(file), folder)
+        else:
+            self.client.log_artifact(run.id, str(file), folder)
+
+
+def explain(error: BaseException, uri: str) -> str:
+    """What went wrong with the store, in one line; no credentials of the URI are shown."""
+    if isinstance(error, UserError):
+        return str(error)
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "disk is full" in text:
+        return "no space left on the disk"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if "database is locked" in text:
+        return "the database is locked by another process"
+    for known in ("unable to open database file", "readonly database", "not a database"):
+        if known in text:
+            return f"{urlsplit(uri).path.replace('//', '/')}: {known}"
+    if "Max retries exceeded" in text or "Connection" in text:
+        place = urlsplit(uri)
+        port = f":{place.port}" if place.port else ""
+        return f"no MLflow answers at {place.scheme}://{place.hostname}{port}"
+    text = text.split("[SQL:")[0].split("(Background on")[0]
+    return f"{type(error).__name__}: {text[:200]}"

@@ -1,0 +1,46 @@
+"""Build the report of an ablation from what is on disk; nothing is trained or measured."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from harness.ablation import read_ablation
+from harness.errors import UserError
+from harness.grid import expand, to_json
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m reports", description=__doc__)
+    parser.add_argument("ablation", type=Path, help="an ablation file (ablations/*.yaml)")
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="as given to the sweep")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: outputs")
+    parser.add_argument("--base", type=Path, help="another base under the same question")
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="seeds 0 .. N-1 in place of the file's"
+    )
+    parser.add_argument("--only", metavar="PATTERN", help="only the cells whose label holds this")
+    options = parser.parse_args(arguments)
+    try:
+        if options.seeds is not None and options.seeds < 1:
+            raise UserError(f"--seeds {options.seeds}: give 1 or more")
+        ablation = read_ablation(
+            options.ablation, tuple(options.changes), options.base, options.seeds
+        )
+        grid = expand(ablation, options.only)
+        from reports.render import build  # slow to import; a typo is answered without it
+        from reports.stats import headline
+        from reports.load import read
+
+        record = to_json(grid)
+        report = build(record, options.outputs)
+        lines = headline(read(record, options.outputs).rows)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(*lines, report, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

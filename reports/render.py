@@ -1,0 +1,185 @@
+"""The report itself: report.md, report.html, table.csv, table.tex, plots and sample grids."""
+
+import base64
+import html
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import markdown as markdown_to_html
+
+from harness.record import write_atomic
+from reports import costs, grids, load, origin, plots, tables
+from reports.formats import counted, family, listed, title
+from reports.load import Sweep
+from reports.summary import paragraph
+from reports.tables import Table, escaped
+
+Images = dict[str, bytes]  # file name -> PNG
+
+CSS = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1100px; margin: 2em auto;
+       padding: 0 1.2em; }
+h1 { margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
+h3 { margin-bottom: .4em; }
+img { max-width: 100%; height: auto; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92em; font-variant-numeric: tabular-nums; }
+th, td { padding: .3em .8em; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
+thead th { border-bottom: 2px solid #555; white-space: nowrap; }
+tbody tr:hover { background: #f6f6f6; }
+code { font-size: .92em; background: #f2f2f2; padding: .1em .3em; }
+"""
+
+
+def build(grid_record: Mapping[str, Any], outputs: Path) -> Path:
+    """Write the report of a grid as it stands; the path of its report.md.
+
+    Args:
+        grid_record: `harness.grid.to_json` of the ablation.
+        outputs: the folder with `runs/`; the report lands in `reports/<name>/` there.
+
+    Raises:
+        UserError: a record that is damaged, or that a newer version wrote.
+    """
+    sweep = load.read(grid_record, outputs)
+    folder = outputs / "reports" / sweep.name
+    images: Images = {}
+    text = "\n".join(
+        [
+            *_opening(sweep),
+            *_results(sweep),
+            *_plots(sweep, images),
+            *_samples(sweep, images),
+            *_accounts(sweep),
+            *_provenance(sweep),
+        ]
+    )
+    for name, picture in images.items():
+        write_atomic(folder / name, picture)
+    found = [tables.metric_table(sweep, metric) for metric in sweep.metrics]
+    write_atomic(folder / "table.tex", "\n".join(tables.latex(table) for table in found))
+    frame = tables.long_frame(sweep)
+    write_atomic(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / "report.html", _page(sweep.name, text, images))
+    write_atomic(folder / "report.md", text)
+    return folder / "report.md"
+
+
+def _opening(sweep: Sweep) -> list[str]:
+    return [
+        f"# {escaped(sweep.name)}\n",
+        f"**{escaped(sweep.question)}**\n",
+        escaped(paragraph(sweep)) + "\n",
+    ]
+
+
+def _results(sweep: Sweep) -> list[str]:
+    """The main tables, one per metric because a row over all of them is too wide to read."""
+    if not sweep.metrics:
+        return []
+    parts = ["## Results\n"]
+    for metric in sweep.metrics:
+        parts.append(_titled(tables.metric_table(sweep, metric)))
+    parts.append("Bold is the best of a column; the last row is what held-out real images get, "
+                 "in the same number and by the same protocol: as good as can be reached.\n")  # fmt: skip
+    extractors = dict.fromkeys(metric.partition(".")[2] for metric in sweep.metrics)
+    for extractor in filter(None, extractors):
+        own = [
+            title(m)
+            for m in sweep.metrics
+            if m.endswith(f".{extractor}") and family(m) in ("fid", "sfid")
+        ]
+        if own:
+            parts.append(f"{listed(own)} is no Inception FID: its features are those of {extractor}. "
+                         "It cannot be compared with published figures.\n")  # fmt: skip
+    if any("RPE-2D" in name for name in sweep.methods.values()):
+        parts.append("RPE-2D rows are this project's reconstruction of the method from its "
+                     "description, not its authors' code.\n")  # fmt: skip
+    if marked := tables.other_code_rows(sweep):
+        parts.append(f"{tables.OTHER_CODE} {counted(len(marked), 'row')} with results of other code "
+                     "than the rest: see Provenance.\n")  # fmt: skip
+    parts.append("## Difference to the baseline\n")
+    if sweep.baseline is None:
+        parts.append("No baseline is named among these rows.\n")
+    else:
+        parts += [
+            _titled(tables.difference_table(sweep, metric))
+            for metric in sweep.metrics
+            if family(metric) == "fid"
+        ]
+    return parts
+
+
+def _plots(sweep: Sweep, images: Images) -> list[str]:
+    parts = []
+    for metric in sweep.metrics:
+        if family(metric) == "fid" and (picture := plots.fid_plot(sweep, metric)):
+            name = f"{metric.replace('.', '-')}.png"
+            images[name] = picture
+            parts.append(f"![{escaped(title(metric))} against resolution]({name})\n")
+            if any(len(r.metrics) and r.seed != sweep.seeds[0] for r in sweep.rows):
+                parts.append("Bars are one standard deviation over seeds.\n")
+    if parts:
+        parts.insert(0, "## FID against resolution\n")
+    if picture := plots.loss_plot(sweep):
+        images["loss.png"] = picture
+        parts += ["## Training loss\n", "![Training loss](loss.png)\n"]
+    return parts
+
+
+def _samples(sweep: Sweep, images: Images) -> list[str]:
+    parts = []
+    for column in sweep.columns:
+        picture = grids.sample_grid(sweep, column)
+        if picture is None:
+            continue
+        name = f"samples-{column.slug}.png"
+        images[name] = picture
+        parts += [f"### {escaped(column.title)}, seed {grids.shown_seed(sweep, column)}\n",
+                  f"![Samples at {escaped(column.title)}]({name})\n"]  # fmt: skip
+    if not parts:
+        return []
+    return ["## Samples\n", "The same noise and labels for every method, a class a column, the first "
+            "images as they came: nothing is picked.\n", *parts]  # fmt: skip
+
+
+def _accounts(sweep: Sweep) -> list[str]:
+    parts = ["## Cost\n", tables.markdown(costs.cost_table(sweep))]
+    missing = costs.missing_table(sweep)
+    parts.append("## Missing, dropped, merged\n")
+    parts.append(tables.markdown(missing) if missing else "Every evaluation is there.\n")
+    told = [f"Rule {name} dropped {counted(n, 'cell')}." for name, n in sweep.dropped.items()]
+    told += [f"{note[0].upper()}{note[1:]}." for note in sweep.notes if note]
+    if told:
+        parts.append("\n".join(f"- {escaped(line)}" for line in told) + "\n")
+    return parts
+
+
+def _provenance(sweep: Sweep) -> list[str]:
+    parts = ["## Provenance\n"]
+    parts.append(f"From {escaped(sweep.file)}, {counted(len(sweep.methods), 'row')}, seeds "
+                 f"{', '.join(map(str, sweep.seeds))}.\n")  # fmt: skip
+    found = [origin.protocol_table(sweep), origin.machine_table(sweep)]
+    parts += [_titled(one) for one in found if one is not None]
+    parts += [escaped(note) + "\n" for note in origin.code_notes(sweep)]
+    return parts
+
+
+def _titled(table: Table) -> str:
+    return f"### {escaped(table.title)}\n\n{tables.markdown(table)}"
+
+
+def _page(name: str, text: str, images: Images) -> str:
+    """The same report as one HTML file that needs nothing else."""
+    body = markdown_to_html.markdown(text, extensions=["tables"])
+    for file, picture in images.items():
+        data = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+        body = body.replace(f'src="{file}"', f'src="{data}"')
+    body = re.sub(r"<table>.*?</table>", r'<div class="table">\g<0></div>', body, flags=re.DOTALL)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{html.escape(name)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"{body}\n</body>\n</html>\n"
+    )
