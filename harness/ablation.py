@@ -137,7 +137,7 @@ def _relative(value: Value, path: Path) -> Path:
     if not found.is_file():
         raise UserError(
             f"{value.where}: base: there is no file {found}"
-            f"{nearest(value.data, _yaml_files(path.parent))}"
+            f"{nearest(value.data, _yaml_files(path))}"
         )
     return found
 
@@ -148,12 +148,14 @@ def _found(base: Path, path: Path) -> Path:
             return candidate
     raise UserError(
         f"--base {base}: there is no such file, here or in {path.parent}"
-        f"{nearest(str(base), _yaml_files(path.parent))}"
+        f"{nearest(str(base), _yaml_files(path))}"
     )
 
 
-def _yaml_files(folder: Path) -> list[str]:
-    return [str(p.relative_to(folder)) for p in folder.glob("**/*.yaml")]
+def _yaml_files(beside: Path) -> list[str]:
+    """What a misspelt base could have meant."""
+    folder = beside.parent
+    return [str(p.relative_to(folder)) for p in folder.glob("**/*.yaml") if p != beside]
 
 
 def _mapping(value: Value, what: str) -> dict[str, Value]:

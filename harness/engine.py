@@ -102,6 +102,8 @@ def make_engine(model: nn.Module, train: Train, world: World) -> Any:
             f"train.batch {train.batch} is not divisible by ranks x train.accumulation = "
             f"{world.size} x {train.accumulation}"
         )
+    # DeepSpeed fills its buckets of 5e8 elements (2 GB) anew each step, whatever the model's size.
+    bucket = min(500_000_000, sum(p.numel() for p in model.parameters()))
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=train.learning_rate,
@@ -114,7 +116,11 @@ def make_engine(model: nn.Module, train: Train, world: World) -> Any:
         "train_micro_batch_size_per_gpu": train.batch // part,
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": train.gradient_clip,
-        "zero_optimization": {"stage": train.zero_stage},
+        "zero_optimization": {
+            "stage": train.zero_stage,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+        },
         "zero_allow_untested_optimizer": True,
         "torch_autocast": {"enabled": train.precision == "bf16", "dtype": "bfloat16"},
         "steps_per_print": 10**12,

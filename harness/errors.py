@@ -14,9 +14,10 @@ class UserError(Exception):
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the choice most like `word`, or nothing where none is like it."""
     choices = list(choices)
-    matches = get_close_matches(word, choices, n=1, cutoff=0.6)
-    if not matches and "." in word:  # the right field under the wrong section
-        field = word.rsplit(".", 1)[-1]
-        fields = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
-        matches = [fields[hit] for hit in get_close_matches(field, fields, n=1, cutoff=0.75)]
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    fields = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
+    field = word.rsplit(".", 1)[-1]
+    if "." in word and field in fields:  # the right field under the wrong section
+        match: str | None = fields[field]
+    else:
+        match = next(iter(get_close_matches(word, choices, n=1, cutoff=0.6)), None)
+    return f"; did you mean '{match}'?" if match else ""

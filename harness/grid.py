@@ -10,6 +10,7 @@ from typing import Any
 from harness.ablation import Ablation, Axes, Condition
 from harness.config import (
     KEYS,
+    TRAINING_KEYS,
     Evaluation,
     Inference,
     Job,
@@ -156,11 +157,10 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
     written: list[tuple[Mapping[str, Any], str]] = []  # every point as written -> its cell
     notes: list[str] = []
     job = build(Place, ablation.fixed).job
-    columns = list(_product(ablation.evaluate, []))
-    build_training, build_evaluation = _Cached(Training), _Cached(Evaluation)
+    cached = _Cached(ablation.fixed, list(_product(ablation.evaluate, [])))
     merged = 0
     for index, point in enumerate(points):
-        cell = _cell(ablation, point, columns, build_training, build_evaluation)
+        cell = _cell(ablation, point, cached)
         written.append((cell.choices, cell.cell_id))
         twin = cells.get(cell.cell_id)
         if twin is None:
@@ -234,59 +234,61 @@ def _check_conditions(ablation: Ablation) -> None:
 
 
 class _Cached:
-    """`build` with the parts that many cells share built once."""
+    """Validated parts of cells; a part that many cells share is built once."""
 
-    def __init__(self, part: type[Training] | type[Evaluation]) -> None:
-        self.part = part
-        self.sections = tuple(part.model_fields)
-        self.built: dict[tuple[tuple[str, str], ...], Any] = {}
+    def __init__(self, fixed: Mapping[str, Value], columns: list[Choices]) -> None:
+        self.fixed, self.columns = fixed, columns
+        self.trainings: dict[str, tuple[Training, str]] = {}
+        self.evaluations: dict[str, tuple[Inference, list[Evaluation]]] = {}
 
-    def __call__(self, fixed: Mapping[str, Value], point: Choices) -> Any:
-        own = {k: v for k, v in point.items() if k.split(".", 1)[0] in self.sections}
-        key = tuple((k, repr(plain(v))) for k, v in own.items())
-        if key not in self.built:
-            whole: Any = build(self.part, {**fixed, **own})
-            self.built[key] = canonical_training(whole) if self.part is Training else whole
-        return self.built[key]
+    def training(self, point: Choices) -> tuple[Training, str]:
+        """The canonical training of a point, and its group id."""
+        own = {key: value for key, value in point.items() if key in TRAINING_KEYS}
+        key = repr([(name, plain(value)) for name, value in own.items()])
+        if key not in self.trainings:
+            training = canonical_training(build(Training, {**self.fixed, **own}))
+            self.trainings[key] = training, group_id_of(training)
+        return self.trainings[key]
+
+    def evaluation(self, point: Choices) -> tuple[Inference, list[Evaluation]]:
+        """The inference that a point asks for, and its evaluation in each column."""
+        own = {key: value for key, value in point.items() if key not in TRAINING_KEYS}
+        key = repr([(name, plain(value)) for name, value in own.items()])
+        if key not in self.evaluations:
+            asked = build(Evaluation, {**self.fixed, **own}).inference
+            in_columns = [build(Evaluation, {**self.fixed, **own, **c}) for c in self.columns]
+            self.evaluations[key] = asked, in_columns
+        return self.evaluations[key]
 
 
-def _cell(
-    ablation: Ablation,
-    point: Choices,
-    columns: list[Choices],
-    build_training: _Cached,
-    build_evaluation: _Cached,
-) -> Cell:
+def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
     try:
-        training = build_training(ablation.fixed, point)
-        measurements = []
-        for column in columns:
-            evaluation = canonical_evaluation(
-                training.data,
-                training.model,
-                training.positions,
-                build_evaluation(ablation.fixed, point | column),
-            )
-            measurements.append(
-                Measurement(
-                    eval_id_of(training.data, evaluation),
-                    evaluation,
-                    tuple((key, plain(value)) for key, value in column.items()),
-                )
-            )
+        training, group_id = cached.training(point)
+        asked, evaluations = cached.evaluation(point)
+        canonical = [
+            canonical_evaluation(training.data, training.model, training.positions, evaluation)
+            for evaluation in evaluations
+        ]
     except CombinationError as error:
         where = next((v.where for v in reversed(point.values())), str(ablation.path))
         label = " ".join(f"{key}={shown(plain(value))}" for key, value in point.items())
         raise UserError(f"{where}: cell '{label or 'base'}': {error}") from None
-    group_id = group_id_of(training)
+    measurements = tuple(
+        Measurement(
+            eval_id_of(training.data, evaluation),
+            evaluation,
+            tuple((key, plain(value)) for key, value in column.items()),
+        )
+        for evaluation, column in zip(canonical, cached.columns, strict=True)
+    )
     return Cell(
         cell_id=digest([group_id, [m.eval_id for m in measurements]]),
         choices={key: plain(value) for key, value in point.items()},
         training=training,
-        inference=build_evaluation(ablation.fixed, point).inference,
+        inference=asked,
         group_id=group_id,
         runs=tuple((seed, run_id_of(group_id, seed)) for seed in ablation.seeds),
-        measurements=tuple(measurements),
+        measurements=measurements,
     )
 
 

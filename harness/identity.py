@@ -21,6 +21,7 @@ FORMAT = 1  # of the run folder; a folder with a larger one is refused
 THETA = {"rope": 100.0, "sincos": 10_000.0}  # axial RoPE of rope-vit; DiT's sin-cos
 
 Pair = tuple[int, int]
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 class CombinationError(UserError):
@@ -29,8 +30,7 @@ class CombinationError(UserError):
 
 def digest(value: object) -> str:
     """16 hex digits (64 bits) of the SHA-256 of `value` as JSON with sorted keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(_ENCODER.encode(value).encode()).hexdigest()[:16]
 
 
 def grid_of(resolution: Pair, patch: int) -> Pair:

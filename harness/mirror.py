@@ -16,8 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
+from harness.record import Json
 
-METRICS_A_CALL, PAIRS_A_CALL = 1000, 100  # MLflow's limits for one log_batch
+Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
+
+METRICS_A_CALL, PAIRS_A_CALL = 1000, 100  # MLflow's limits for one log_batch: in all; of params
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000  # characters
 
 QUIET = {
@@ -116,15 +119,25 @@ class Store:
 
     def __init__(self, uri: str, artifacts: Path) -> None:
         self.client = make_client(uri)
+        self.own = uri == sqlite_uri(artifacts.with_name("mlflow.db"))
         on_server = uri.startswith(("http://", "https://", "databricks"))  # it has its own place
         self.artifacts = None if on_server else artifacts
 
     def experiment(self, name: str, tags: Mapping[str, str]) -> str:
-        """The id of the experiment `name`: found, restored if it was deleted, or made."""
+        """The id of the experiment `name`: found, restored if it was deleted, or made.
+
+        Raises:
+            UserError: the outputs folder was moved; samples would be written to its old place.
+        """
         found = self.client.get_experiment_by_name(name)
+        place = str(self.artifacts / name) if self.artifacts else None
         if found is None:
-            place = str(self.artifacts / name) if self.artifacts else None
             return str(self.client.create_experiment(name, place, dict(tags)))
+        if self.own and found.artifact_location != place:
+            raise UserError(
+                f"the database was made in another folder ({found.artifact_location}); make it "
+                "anew: python -m harness.track rebuild --outputs DIR"
+            )
         if found.lifecycle_stage == "deleted":
             self.client.restore_experiment(found.experiment_id)
         for key, value in tags.items():
@@ -180,18 +193,17 @@ class Store:
         new_tags = iter([RunTag(k, v) for k, v in cut.items() if run.tags.get(k) != v])
         metrics = iter([Metric(p.key, p.value, p.time, p.step) for p in points])
         while True:
-            batch = (
-                list(islice(metrics, METRICS_A_CALL - 2 * PAIRS_A_CALL)),  # 1000 in all as well
-                list(islice(new_params, PAIRS_A_CALL)),
-                [],
-            )
-            if not any(batch):
+            some_metrics = list(islice(metrics, METRICS_A_CALL - PAIRS_A_CALL))  # 1000 in all
+            some_params = list(islice(new_params, PAIRS_A_CALL))
+            if not some_metrics and not some_params:
                 break
-            self.client.log_batch(run.id, *batch)
+            self.client.log_batch(run.id, some_metrics, some_params)
         # Tags come last: they say how far the points are logged.
         while batch_of_tags := list(islice(new_tags, PAIRS_A_CALL)):
             self.client.log_batch(run.id, tags=batch_of_tags)
-        run.params |= {k: v[:LONGEST_PARAM] for k, v in (params or {}).items() if k not in run.params}
+        run.params |= {
+            k: v[:LONGEST_PARAM] for k, v in (params or {}).items() if k not in run.params
+        }
         run.tags |= cut
         run.metrics |= {point.key: point.value for point in points}
 
@@ -213,12 +225,59 @@ class Store:
             self.client.log_artifact(run.id, str(file), folder)
 
 
+class Memory:
+    """What this process knows of one experiment, as long as nobody else writes it."""
+
+    def __init__(self, store: Store, record: Json) -> None:
+        tags = {
+            "mlflow.note.content": record["question"],
+            "mlflow.experimentKind": "custom_model_development",  # not generative AI traces
+            "resolute.file": record["file"],
+        }
+        self.store = store
+        self.experiment = store.experiment(record["name"], tags)
+        self.runs: dict[Key, Shown] = {}
+        self.seen: dict[Key, object] = {}
+        self.candidates: dict[Key, list[Shown]] = {}
+        for run in store.runs(self.experiment):
+            names = ("kind", "cell_id", "run_id")
+            key = tuple(run.tags.get(f"resolute.{name}", "") for name in names)
+            self.candidates.setdefault(key, []).append(run)
+
+    def run(self, key: Key, name: str, started: int, tags: dict[str, str]) -> Shown:
+        """The run that mirrors `key`: found, restored if it was deleted, or made.
+
+        A run folder that was archived and begun anew has another 'created': its run is replaced.
+        """
+
+        def fits(run: Shown) -> bool:
+            return run.tags.get("resolute.created") == tags.get("resolute.created")
+
+        if key in self.runs and fits(self.runs[key]):
+            return self.runs[key]
+        found = self.candidates.get(key, [])
+        fitting = [run for run in found if fits(run)]
+        chosen = min(fitting, key=lambda run: run.deleted, default=None)
+        for run in found:
+            if run is not chosen and not run.deleted:
+                self.store.delete(run)
+        if chosen is None:
+            identity = dict(zip(("kind", "cell_id", "run_id"), key, strict=True))
+            tags = tags | {f"resolute.{k}": v for k, v in identity.items() if v}
+            chosen = self.store.create(self.experiment, name, started, tags)
+            self.candidates.setdefault(key, []).append(chosen)
+        elif chosen.deleted:
+            self.store.restore(chosen)
+        self.runs[key] = chosen
+        return chosen
+
+
 def explain(error: BaseException, uri: str) -> str:
     """What went wrong with the store, in one line; no credentials of the URI are shown."""
     if isinstance(error, UserError):
         return str(error)
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "disk is full" in text:
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in text:
         return "no space left on the disk"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

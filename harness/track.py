@@ -18,18 +18,16 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import fmean
-from typing import IO
+from typing import IO, Any
 
 from harness.errors import UserError, nearest
 from harness.identity import digest
 from harness.mirror import (
-    Shown,
+    Memory,
     Store,
     create_database,
     explain,
@@ -37,25 +35,11 @@ from harness.mirror import (
     sqlite_uri,
     unfinished_name,
 )
-from harness.record import Json, read_json, run_folder
-from harness.trackable import (
-    Figures,
-    Reading,
-    cell_params,
-    figures_of,
-    final_step,
-    finite,
-    lines_after,
-    new_points,
-    read_run,
-    signature,
-    sizes_of,
-)
+from harness.record import read_json
+from harness.tracked import milliseconds, short_names, show_cell
 
 EVERY = 2.0  # seconds between the passes of `follow`
 PARENT = "RESOLUTE_PARENT"  # process id of the sweep; `follow` ends when it is gone
-
-Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,17 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.track", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command, names, text in (
+    for command, count, text in (
         ("follow", "+", "mirror every 2 seconds until stopped"),
         ("sync", "*", "mirror once"),
-        ("rebuild", None, "make the database anew from the run folders"),
+        ("rebuild", "", "make the database anew from the run folders"),
     ):
         sub = commands.add_parser(command, help=text, description=text)
         sub.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR")
-        if names:
+        if count:
             uri = "another MLflow than OUTPUTS/mlflow.db, such as http://host:5000"
             sub.add_argument("--mlflow-uri", metavar="URI", help=uri)
-            sub.add_argument("names", nargs=names, metavar="NAME", help="an ablation's name")
+            sub.add_argument("names", nargs=count, metavar="NAME", help="an ablation's name")
     options = parser.parse_args(arguments)
     try:
         outputs = options.outputs.resolve()
@@ -87,8 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    _say(problems)
-    return 1 if problems else 0
+    if problems:
+        _say(problems)
+        return 1
+    print(f"{', '.join(names)}: up to date", end="")
+    own = not getattr(options, "mlflow_uri", None)
+    print(f"; {ui_command(outputs)}, then 'Model training' at the top left" if own else "")
+    return 0
 
 
 def ui_command(outputs: Path) -> str:
@@ -108,11 +97,14 @@ def ablation_names(outputs: Path, asked: Sequence[str]) -> list[str]:
     """
     known = sorted(file.stem for file in (outputs / "ablations").glob("*.json"))
     if not known:
-        raise UserError(f"{outputs}: no ablation was swept into this folder; name it with --outputs")
+        raise UserError(
+            f"{outputs}: no ablation was swept into this folder; name it with --outputs"
+        )
     for name in asked:
         if name not in known:
             raise UserError(
-                f"no ablation '{name}' in {outputs}{nearest(name, known)} (it has {', '.join(known)})"
+                f"no ablation '{name}' in {outputs}{nearest(name, known)} "
+                f"(it has {', '.join(known)})"
             )
     return list(asked) or known
 
@@ -179,50 +171,6 @@ def _say(problems: list[str]) -> None:
         print(f"MLflow mirror: {problem}", file=sys.stderr, flush=True)
 
 
-class Memory:
-    """What this process knows of one experiment, as long as nobody else writes it."""
-
-    def __init__(self, store: Store, record: Json) -> None:
-        tags = {
-            "mlflow.note.content": record["question"],
-            "mlflow.experimentKind": "custom_model_development",  # or the UI asks which it is
-            "resolute.question": record["question"],
-            "resolute.file": record["file"],
-        }
-        self.store = store
-        self.experiment = store.experiment(record["name"], tags)
-        self.runs: dict[Key, Shown] = {}
-        self.seen: dict[Key, tuple[object, Reading]] = {}
-        self.candidates: dict[Key, list[Shown]] = {}
-        for run in store.runs(self.experiment):
-            names = ("kind", "cell_id", "run_id")
-            key = tuple(run.tags.get(f"resolute.{name}", "") for name in names)
-            self.candidates.setdefault(key, []).append(run)
-
-    def run(self, key: Key, name: str, started: int, tags: dict[str, str]) -> Shown:
-        """The run that mirrors `key`: found, restored if it was deleted, or made.
-
-        A run folder that was archived and begun anew has another 'created': its run is replaced.
-        """
-        if key in self.runs and self.runs[key].tags["resolute.created"] == tags["resolute.created"]:
-            return self.runs[key]
-        found = self.candidates.get(key, [])
-        fitting = [r for r in found if r.tags["resolute.created"] == tags["resolute.created"]]
-        chosen = min(fitting, key=lambda run: run.deleted, default=None)
-        for run in found:
-            if run is not chosen and not run.deleted:
-                self.store.delete(run)
-        if chosen is None:
-            identity = dict(zip(("kind", "cell_id", "run_id"), key, strict=True))
-            tags = tags | {f"resolute.{k}": v for k, v in identity.items() if v}
-            chosen = self.store.create(self.experiment, name, started, tags)
-            self.candidates.setdefault(key, []).append(chosen)
-        elif chosen.deleted:
-            self.store.restore(chosen)
-        self.runs[key] = chosen
-        return chosen
-
-
 class Mirror:
     """Run folders on one side, an MLflow store on the other."""
 
@@ -275,10 +223,31 @@ class Mirror:
             record = read_json(self.outputs / "ablations" / f"{name}.json")
             if name not in self.memories:
                 self.memories[name] = Memory(self.store, record)
-            for index, cell in enumerate(record["cells"]):
+            for index, short in enumerate(short_names(record)):
                 try:
-                    self._cell(self.store, self.memories[name], record, cell, index)
+                    show_cell(self.memories[name], self.outputs, record, index, short)
                 except UserError as error:  # a damaged folder does not hold up the others
                     problems.append(str(error))
-            self._report(self.store, self.memories[name], self.outputs / "reports" / name)
+            show_report(self.memories[name], self.outputs / "reports" / name)
         return list(dict.fromkeys(problems))
+
+
+def show_report(memory: Memory, folder: Path) -> None:
+    """Copy the ablation's report, if there is one, among the artifacts of a run named 'report'."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    if not files:
+        return
+    found: list[Any] = [
+        [str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns]
+        for file in files
+    ]
+    written = max(file.stat().st_mtime for file in files)
+    run = memory.run(("report", "", ""), "report", milliseconds(written), {})
+    if run.tags.get("resolute.synced") != digest(found):
+        memory.store.artifact(run, folder)
+        memory.store.write(run, tags={"resolute.synced": digest(found)})
+    memory.store.settle(run, "report", "FINISHED", milliseconds(written))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

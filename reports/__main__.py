@@ -29,16 +29,12 @@ def main(arguments: list[str] | None = None) -> int:
         )
         grid = expand(ablation, options.only)
         from reports.render import build  # slow to import; a typo is answered without it
-        from reports.stats import headline
-        from reports.load import read
 
-        record = to_json(grid)
-        report = build(record, options.outputs)
-        lines = headline(read(record, options.outputs).rows)
+        report = build(to_json(grid), options.outputs)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(*lines, report, sep="\n")
+    print(report.with_name("headline.txt").read_text() + str(report))
     return 0
 
 

@@ -20,11 +20,11 @@ def cost_table(sweep: Sweep) -> Table:
         others = set().union(*(users[run_id] for run_id in used)) - {cell_id}
         shared = f"with {counted(len(others), 'row')}" if others else "no"
         body.append([name, *_spent(used.values(), own), shared])
-    total = ["all, shared work counted once", *_spent(runs.values(), sweep.rows)]
+    total = ["all (shared once)", *_spent(runs.values(), sweep.rows)]
     trained = sum(run.done is not None for run in sweep.runs)
     body.append([*total, f"{trained} of {counted(len(runs), 'training')} done"])
     header = ["method", "training images", "training time", "training compute", "evaluation time"]
-    return table("Cost", [*header, "training shared"], body)
+    return table("Cost", [*header, "training shared"], body, numeric=True)
 
 
 def _spent(runs: Iterable[Run], rows: Iterable[Row]) -> list[str]:
@@ -54,11 +54,10 @@ def missing_table(sweep: Sweep) -> Table | None:
         if not absent:
             continue
         what = ", ".join(dict.fromkeys(row.column.title for row in absent))
-        names = ", ".join(dict.fromkeys(row.method for row in own if not row.metrics))
-        body.append(
-            [run.name, str(run.seed), run.state, run.reason, f"{len(absent)} of {len(asked)}: {what}",
-             names, run.folder.run_id]
-        )  # fmt: skip
+        names = "; ".join(dict.fromkeys(row.method for row in own if not row.metrics))
+        share = f"{len(absent)} of {len(asked)}: {what}"
+        about = [run.name, str(run.seed), run.state, run.reason]
+        body.append([*about, share, names, run.folder.run_id])
     if not body:
         return None
     header = ["training", "seed", "state", "reason", "evaluations missing", "rows", "run"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "precision", "recall": "recall"}
+TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "Precision", "recall": "Recall"}
 LOWER_IS_BETTER = ("fid", "sfid")
 DECIMALS = {"is": 2, "precision": 3, "recall": 3}  # the others have 3 significant digits
 NOTHING = "–"

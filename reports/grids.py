@@ -9,9 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from harness.record import RunFolder
 from reports.load import Column, Sweep
+from reports.stats import foremost
 
-WIDTH = 1500  # pixels of the whole picture, about
-TILE = 480  # pixels that a grid of samples has at least, where enlarging makes it so
+WIDTH = 1390  # pixels of the whole picture, about
+TILE = 520  # pixels that a grid of samples has at least, where enlarging makes it so
+MOST = 20  # methods in one picture
 GAP, TEXT = 18, 17
 INK, PAPER, EMPTY = "#111111", "#ffffff", "#f0f0f0"
 
@@ -26,12 +28,16 @@ def sample_grid(sweep: Sweep, column: Column) -> bytes | None:
     if seed is None:
         return None
     captions: dict[Path, list[str]] = {}
+    folders = {run.folder.run_id: run.folder for run in sweep.runs}
+    frontmost = set(foremost(sweep.rows, sweep.fid, MOST))
     for row in sweep.rows:
-        if row.column == column and row.seed == seed:
-            run = next(run.folder for run in sweep.runs if run.folder.run_id == row.run_id)
+        if row.column == column and row.seed == seed and row.cell_id in frontmost:
+            run = folders[row.run_id]
             captions.setdefault(run.samples_file(row.eval_id), []).append(row.method)
     pictures = {file: _open(file) for file in captions}
-    first = next(picture for picture in pictures.values() if picture is not None)
+    first = next((picture for picture in pictures.values() if picture is not None), None)
+    if first is None:
+        return None
     factor = max(1, round(TILE / first.width))
     width, height = first.width * factor, first.height * factor
     font = ImageFont.truetype(
@@ -66,7 +72,7 @@ def sample_grid(sweep: Sweep, column: Column) -> bytes | None:
                 canvas.paste(picture.resize(enlarged, Image.Resampling.NEAREST), (left, top + head))
         top += head + height + GAP
     buffer = BytesIO()
-    canvas.save(buffer, "PNG", optimize=True)
+    canvas.save(buffer, "PNG")
     return buffer.getvalue()
 
 

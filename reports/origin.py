@@ -2,10 +2,9 @@
 
 import json
 from collections import Counter
-from typing import Any
 
 from reports.formats import NOTHING, counted, listed
-from reports.load import Sweep
+from reports.load import Json, Sweep
 from reports.tables import MARKS, OTHER_CODE, Table, all_protocols, other_code_rows, table
 
 
@@ -44,12 +43,9 @@ def code_notes(sweep: Sweep) -> list[str]:
     told = listed(f"{code} ({counted(n, 'evaluation')})" for code, n in sorted(counts.items()))
     notes = [f"Code that trained or measured: {told}. Code that is here now: {sweep.code_id}."]
     if set(counts) != {sweep.code_id}:
-        notes.append(
-            "Stale: results of other code than the one that is here now are in this report; the "
-            "sweep redoes them with --redo-stale."
-        )
+        notes.append("Stale: this report has results of other code than the one that is here now.")
     if marked := other_code_rows(sweep):
-        names = listed(sweep.methods[cell_id] for cell_id in marked)
+        names = "; ".join(sweep.methods[cell_id] for cell_id in marked)
         notes.append(
             f"{OTHER_CODE} The results of {names} were made, in part or whole, by other code than "
             "the other rows: a difference to them may be the code's."
@@ -70,7 +66,7 @@ def machine_table(sweep: Sweep) -> Table | None:
     return table("Code and machines", header, body)
 
 
-def _attempt(one: dict[str, Any]) -> tuple[str, ...]:
+def _attempt(one: Json) -> tuple[str, ...]:
     diff = one.get("diff")
     state = "unknown" if diff is None else "dirty: uncommitted changes" if diff else "clean"
     packages = ", ".join(f"{k} {v}" for k, v in sorted(one.get("packages", {}).items()) if v)
@@ -80,6 +76,6 @@ def _attempt(one: dict[str, Any]) -> tuple[str, ...]:
     return commit, state, device, _told(one, "host"), _told(one, "python"), packages
 
 
-def _told(values: dict[str, Any], key: str) -> str:
+def _told(values: Json, key: str) -> str:
     value = values.get(key)
     return NOTHING if value is None else str(value)

@@ -1,7 +1,7 @@
 """Plots: FID against resolution, and the training loss."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
@@ -12,14 +12,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from reports.formats import significant, title
-from reports.load import Column, Run, Sweep
-from reports.stats import floors, protocols
+from reports.formats import figure, title
+from reports.load import Column, Row, Run, Sweep
+from reports.stats import floors, foremost, protocols
+from reports.tables import FLOOR_NAME
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
+MOST = 20  # rows or trainings in one picture: more cannot be told apart
 POINTS = 100  # of a loss curve at most: more are averaged
-LOG_FROM = 10  # ratio of the largest to the smallest value from which an axis is logarithmic
-GREY = "#777777"
+FAR_BELOW = 5  # times below the best row: there a floor would squeeze all rows together
+LOG_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
+INK, GREY = "#333333", "#777777"
 
 
 def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
@@ -28,37 +31,53 @@ def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
     Columns that differ in more than the resolution get a panel for each such setting. A column of
     several protocols is left out.
     """
-    columns = [c for c in sweep.columns if len(protocols(sweep.rows, c, metric)) == 1]
-    panels = list(dict.fromkeys(column.others for column in columns))
-    if not panels:
-        return None
-    shown = [
-        m for c, m in sweep.methods.items() if any(r.cell_id == c and r.metrics for r in sweep.rows)
+    frontmost = foremost(sweep.rows, metric, MOST)
+    single = {c for c in sweep.columns if len(protocols(sweep.rows, c, metric)) == 1}
+    rows = [
+        row
+        for row in sweep.rows
+        if row.cell_id in frontmost
+        and math.isfinite(row.metrics.get(metric, math.nan))
+        and row.column in single
     ]
-    figure = Figure(figsize=(5.6 * len(panels) + 3.4, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    if not rows:
+        return None
+    shown = [method for c, method in sweep.methods.items() if c in {row.cell_id for row in rows}]
+    columns = [column for column in sweep.columns if column in {row.column for row in rows}]
+    panels = list(dict.fromkeys(column.others for column in columns))
+    canvas = Figure(figsize=(5.6 * len(panels) + 3.4, 5.4), layout="constrained")
+    FigureCanvasAgg(canvas)
+    grid = canvas.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    values = [row.metrics[metric] for row in rows]
+    logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_FROM
     drawn: list[float] = []
     for axes, panel in zip(grid, panels, strict=True):
-        drawn += _fid_panel(axes, sweep, metric, [c for c in columns if c.others == panel], shown)
+        here = [column for column in columns if column.others == panel]
+        drawn += _fid_panel(axes, sweep, metric, here, rows, shown)
+        drawn += _floor(axes, sweep, metric, here, min(values) if logarithmic else None)
+        _training_size(axes, sweep, here)
         axes.set_title(panel)
-    _scale(grid[0], drawn)  # all panels share it
+    _scale(grid[0], drawn, logarithmic)  # all panels share it
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", frameon=False)
-    return _png(figure)
+    canvas.legend(handles, labels, loc="outside right center", frameon=False)
+    return _png(canvas)
 
 
 def _fid_panel(
-    axes: Axes, sweep: Sweep, metric: str, columns: Sequence[Column], shown: Sequence[str]
+    axes: Axes,
+    sweep: Sweep,
+    metric: str,
+    columns: Sequence[Column],
+    rows: Sequence[Row],
+    shown: Sequence[str],
 ) -> list[float]:
     """Draw one panel; the values that its axis has to hold."""
-    columns = sorted(columns, key=lambda c: c.area)
     where = _places(columns)
     frame = pd.DataFrame(
         [
             {"x": where[row.column], "y": row.metrics[metric], "method": row.method}
-            for row in sweep.rows
-            if row.column in where and metric in row.metrics
+            for row in rows
+            if row.column in where
         ]
     )
     sns.lineplot(
@@ -68,23 +87,42 @@ def _fid_panel(
     )  # fmt: skip
     if axes.get_legend() is not None:
         axes.get_legend().remove()  # type: ignore[union-attr] # one legend beside all panels
-    floor = {
-        where[c]: min(floors(sweep.rows, c, metric).values(), default=math.nan) for c in columns
-    }
-    drawn = [*frame["y"], *(value for value in floor.values() if math.isfinite(value))]
-    one_column = len(columns) == 1
-    axes.plot(list(floor), list(floor.values()), color=GREY, linestyle="--", linewidth=1.4,
-              marker="_" if one_column else None, markersize=14, label="real images (floor)")  # fmt: skip
-    for number, column in enumerate(c for c in columns if c.resolution in sweep.training_sizes):
-        axes.axvline(where[column], color=GREY, linestyle=":", linewidth=1.2, zorder=0,
-                     label="_" * number + "training size")  # fmt: skip
-    ticks = [c.title.removesuffix(f", {c.others}") for c in columns]
-    axes.set_xticks([where[c] for c in columns], [tick.replace(" ", "\n") for tick in ticks])
+    ticks = [column.title.removesuffix(f", {column.others}") for column in where]
+    axes.set_xticks(list(where.values()), [tick.replace(" ", "\n") for tick in ticks])
     axes.margins(x=0.08)
     axes.set_xlabel("resolution generated and measured")
     axes.set_ylabel(f"{title(metric)}, lower is better")
     _plain(axes)
-    return drawn
+    return list(frame["y"])
+
+
+def _floor(
+    axes: Axes, sweep: Sweep, metric: str, columns: Sequence[Column], lowest: float | None
+) -> list[float]:
+    """Draw the figures of real images, or tell them in the legend.
+
+    Told are those far below `lowest`, the best row on a logarithmic axis (None: it is linear).
+    """
+    found = {x: floors(sweep.rows, column, metric) for column, x in _places(columns).items()}
+    points = {x: next(iter(values.values())) for x, values in found.items() if values}
+    real = list(points.values())
+    style: dict[str, Any] = {"color": INK, "linestyle": "--", "linewidth": 1.4}
+    if real and lowest is not None and (min(real) <= 0 or lowest / min(real) > FAR_BELOW):
+        ends = dict.fromkeys(figure(metric, value) for value in (min(real), max(real)))
+        name = f"real images (floor):\n{' to '.join(ends)}, below this axis"
+        axes.plot([], [], label=name, **style)
+        return []
+    marker = "_" if len(points) == 1 else None
+    axes.plot(list(points), real, marker=marker, markersize=14, label=FLOOR_NAME, **style)
+    return real
+
+
+def _training_size(axes: Axes, sweep: Sweep, columns: Sequence[Column]) -> None:
+    label = "training size"
+    for column, x in _places(columns).items():
+        if column.resolution in sweep.training_sizes:
+            axes.axvline(x, color=GREY, linestyle=":", linewidth=1.2, zorder=0, label=label)
+            label = "_"
 
 
 def loss_plot(sweep: Sweep) -> bytes | None:
@@ -92,9 +130,10 @@ def loss_plot(sweep: Sweep) -> bytes | None:
     groups: dict[str, list[Run]] = {}
     for run in sweep.runs:
         groups.setdefault(run.group_id, []).append(run)
-    figure = Figure(figsize=(9.0, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    groups = dict(list(groups.items())[:MOST])
+    canvas = Figure(figsize=(9.0, 4.4), layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = canvas.subplots()
     palette = _palette(len(groups))
     settled: list[float] = []  # what the axis must show: not the first steep steps
     everything: list[float] = []
@@ -107,7 +146,7 @@ def loss_plot(sweep: Sweep) -> bytes | None:
             axes.plot(images, losses, color=colour, linewidth=1.3, alpha=0.85, label=label)
             label = "_"
             everything += losses
-            settled += losses[len(losses) // 20 :]
+            settled += losses[len(losses) * 15 // 100 :]
     if not everything:
         return None
     low, high = min(settled), max(settled)
@@ -117,9 +156,9 @@ def loss_plot(sweep: Sweep) -> bytes | None:
     cut = ", its steep start cut off" if max(everything) > high + margin else ""
     axes.set_ylabel(f"training loss{cut}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    figure.legend(loc="outside right center", frameon=False)
+    canvas.legend(loc="outside right center", frameon=False)
     _plain(axes)
-    return _png(figure)
+    return _png(canvas)
 
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
@@ -131,30 +170,32 @@ def _curve(run: Run) -> tuple[list[float], list[float]]:
     return images, [math.fsum(line["loss"] for line in part) / len(part) for part in parts]
 
 
-def _places(columns: Sequence[Column]) -> Mapping[Column, float]:
-    """Where a column stands on the axis: at its side, or in order where two have one area."""
-    if len({c.area for c in columns}) < len(columns):
+def _places(columns: Sequence[Column]) -> dict[Column, float]:
+    """Where each stands on the axis: at its side, or in order where two have one area."""
+    columns = sorted(columns, key=lambda column: column.area)
+    if len({column.area for column in columns}) < len(columns):
         return {column: float(index) for index, column in enumerate(columns)}
     return {column: math.sqrt(column.area) for column in columns}
 
 
-def _scale(axes: Axes, drawn: Sequence[float]) -> None:
-    """A logarithmic axis where the values differ by LOG_FROM times, with ticks that can be read."""
-    if min(drawn) <= 0 or max(drawn) / min(drawn) < LOG_FROM:
-        axes.set_ylim(0, max(drawn) * 1.08)
+def _scale(axes: Axes, drawn: Sequence[float], logarithmic: bool) -> None:
+    """A linear axis from 0, or a logarithmic one with ticks that can be read."""
+    if not logarithmic:
+        axes.set_ylim(min(0, *drawn), max(drawn) * 1.08 or 1)
         return
     axes.set_yscale("log")
-    low, high = min(drawn) / 1.3, max(drawn) * 1.3
-    steps = [m * 10.0**e for e in range(-6, 8) for m in (1, 2, 5)]
+    low, high = min(drawn) / 1.15, max(drawn) * 1.15
+    parts = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1, 2, 5)
+    steps = [m * 10.0**e for e in range(-6, 8) for m in parts]
     axes.set_yticks([step for step in steps if low <= step <= high])
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: significant(y, 1)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.set_ylim(low, high)
 
 
 def _palette(count: int) -> list[Any]:
-    colours = sns.color_palette("colorblind", count) if count <= 10 else None
-    # Beyond ten the colour-blind set repeats; hues and markers keep rows apart.
+    # Colours that read as thin lines on white; beyond ten, hues and markers keep rows apart.
+    colours = sns.color_palette("tab10", count) if count <= 10 else None
     return list(colours or sns.husl_palette(count, l=0.5, s=0.95))
 
 
@@ -168,7 +209,7 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(canvas: Figure) -> bytes:
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    canvas.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
     return buffer.getvalue()

@@ -1,9 +1,9 @@
-"""The report itself: report.md, report.html, table.csv, table.tex, plots and sample grids."""
+"""The report itself: report.md, report.html, tables, headline.txt, plots and sample grids."""
 
 import base64
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from harness.record import write_atomic
 from reports import costs, grids, load, origin, plots, tables
 from reports.formats import counted, family, listed, title
 from reports.load import Sweep
+from reports.stats import headline
 from reports.summary import paragraph
 from reports.tables import Table, escaped
 
 Images = dict[str, bytes]  # file name -> PNG
 
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1100px; margin: 2em auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1400px; margin: 2em auto;
        padding: 0 1.2em; }
+p, li { max-width: 80ch; } p:has(img) { max-width: none; }
 h1 { margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
 h3 { margin-bottom: .4em; }
 img { max-width: 100%; height: auto; }
@@ -62,6 +64,7 @@ def build(grid_record: Mapping[str, Any], outputs: Path) -> Path:
     write_atomic(folder / "table.tex", "\n".join(tables.latex(table) for table in found))
     frame = tables.long_frame(sweep)
     write_atomic(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_atomic(folder / "headline.txt", "\n".join(headline(sweep.rows)) + "\n")
     write_atomic(folder / "report.html", _page(sweep.name, text, images))
     write_atomic(folder / "report.md", text)
     return folder / "report.md"
@@ -79,11 +82,15 @@ def _results(sweep: Sweep) -> list[str]:
     """The main tables, one per metric because a row over all of them is too wide to read."""
     if not sweep.metrics:
         return []
-    parts = ["## Results\n"]
+    parts, said = ["## Results\n"], set[str]()
     for metric in sweep.metrics:
-        parts.append(_titled(tables.metric_table(sweep, metric)))
-    parts.append("Bold is the best of a column; the last row is what held-out real images get, "
-                 "in the same number and by the same protocol: as good as can be reached.\n")  # fmt: skip
+        found = tables.metric_table(sweep, metric)
+        parts.append(_titled(found, [note for note in found.notes if note not in said]))
+        said |= set(found.notes)
+    parts.append(
+        "Bold is the best of a column. The last row is what held-out real images get in the same "
+        "number and by the same protocol: about what a perfect model would.\n"
+    )
     extractors = dict.fromkeys(metric.partition(".")[2] for metric in sweep.metrics)
     for extractor in filter(None, extractors):
         own = [
@@ -92,22 +99,29 @@ def _results(sweep: Sweep) -> list[str]:
             if m.endswith(f".{extractor}") and family(m) in ("fid", "sfid")
         ]
         if own:
-            parts.append(f"{listed(own)} is no Inception FID: its features are those of {extractor}. "
-                         "It cannot be compared with published figures.\n")  # fmt: skip
+            parts.append(
+                f"{listed(own)} is no Inception FID: its features are those of {extractor}. It "
+                "cannot be compared with published figures.\n"
+            )
     if any("RPE-2D" in name for name in sweep.methods.values()):
-        parts.append("RPE-2D rows are this project's reconstruction of the method from its "
-                     "description, not its authors' code.\n")  # fmt: skip
+        parts.append(
+            "RPE-2D rows are this project's reconstruction of the method from its description, "
+            "not its authors' code.\n"
+        )
     if marked := tables.other_code_rows(sweep):
-        parts.append(f"{tables.OTHER_CODE} {counted(len(marked), 'row')} with results of other code "
-                     "than the rest: see Provenance.\n")  # fmt: skip
+        parts.append(
+            f"{tables.OTHER_CODE} {counted(len(marked), 'row')} with results of other code than "
+            "the rest: see Provenance.\n"
+        )
     parts.append("## Difference to the baseline\n")
     if sweep.baseline is None:
         parts.append("No baseline is named among these rows.\n")
     else:
         parts += [
-            _titled(tables.difference_table(sweep, metric))
+            _titled(found, found.notes)
             for metric in sweep.metrics
             if family(metric) == "fid"
+            for found in [tables.difference_table(sweep, metric)]
         ]
     return parts
 
@@ -121,6 +135,11 @@ def _plots(sweep: Sweep, images: Images) -> list[str]:
             parts.append(f"![{escaped(title(metric))} against resolution]({name})\n")
             if any(len(r.metrics) and r.seed != sweep.seeds[0] for r in sweep.rows):
                 parts.append("Bars are one standard deviation over seeds.\n")
+    if parts and len(sweep.methods) > plots.MOST:
+        parts.append(
+            f"Drawn are the {plots.MOST} rows with the lowest FID at the largest resolution, and "
+            "the baseline; samples are theirs too.\n"
+        )
     if parts:
         parts.insert(0, "## FID against resolution\n")
     if picture := plots.loss_plot(sweep):
@@ -137,18 +156,21 @@ def _samples(sweep: Sweep, images: Images) -> list[str]:
             continue
         name = f"samples-{column.slug}.png"
         images[name] = picture
-        parts += [f"### {escaped(column.title)}, seed {grids.shown_seed(sweep, column)}\n",
-                  f"![Samples at {escaped(column.title)}]({name})\n"]  # fmt: skip
+        parts.append(f"### {escaped(column.title)}, seed {grids.shown_seed(sweep, column)}\n")
+        parts.append(f"![Samples at {escaped(column.title)}]({name})\n")
     if not parts:
         return []
-    return ["## Samples\n", "The same noise and labels for every method, a class a column, the first "
-            "images as they came: nothing is picked.\n", *parts]  # fmt: skip
+    told = (
+        "The same noise and labels for every method, a class a column, the first images as they "
+        "came: nothing is picked.\n"
+    )
+    return ["## Samples\n", told, *parts]
 
 
 def _accounts(sweep: Sweep) -> list[str]:
     parts = ["## Cost\n", tables.markdown(costs.cost_table(sweep))]
     missing = costs.missing_table(sweep)
-    parts.append("## Missing, dropped, merged\n")
+    parts.append("## Failed, missing, dropped\n")
     parts.append(tables.markdown(missing) if missing else "Every evaluation is there.\n")
     told = [f"Rule {name} dropped {counted(n, 'cell')}." for name, n in sweep.dropped.items()]
     told += [f"{note[0].upper()}{note[1:]}." for note in sweep.notes if note]
@@ -162,13 +184,14 @@ def _provenance(sweep: Sweep) -> list[str]:
     parts.append(f"From {escaped(sweep.file)}, {counted(len(sweep.methods), 'row')}, seeds "
                  f"{', '.join(map(str, sweep.seeds))}.\n")  # fmt: skip
     found = [origin.protocol_table(sweep), origin.machine_table(sweep)]
-    parts += [_titled(one) for one in found if one is not None]
+    parts += [_titled(one, ()) for one in found if one is not None]
     parts += [escaped(note) + "\n" for note in origin.code_notes(sweep)]
     return parts
 
 
-def _titled(table: Table) -> str:
-    return f"### {escaped(table.title)}\n\n{tables.markdown(table)}"
+def _titled(table: Table, notes: Sequence[str]) -> str:
+    parts = [f"### {escaped(table.title)}", tables.markdown(table).rstrip(), *map(escaped, notes)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _page(name: str, text: str, images: Images) -> str:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit  # the quantile of Student's t
 
-from reports.formats import counted, family, figure, in_order, lower_is_better, signed, title
+from reports.formats import (
+    counted,
+    family,
+    figure,
+    in_order,
+    lower_is_better,
+    signed,
+    significant,
+    title,
+)  # fmt: skip
 from reports.load import Column, Row
 
 LEVEL = 0.95  # of every interval
@@ -89,6 +98,23 @@ def best(means: Mapping[str, float], metric: str) -> list[str]:
     return [cell_id for cell_id, value in means.items() if value == top]
 
 
+def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
+    """The cells that a picture shows, in their order: all, or the `most` best at the largest size.
+
+    The baseline is always among them.
+    """
+    cells = list(dict.fromkeys(row.cell_id for row in rows))
+    measured = [row.column for row in rows if metric in row.metrics]
+    if len(cells) <= most or metric is None or not measured:
+        return cells[:most]
+    values = by_seed(rows, max(measured, key=lambda column: column.area), metric)
+    means = {cell_id: summary(v.values()).mean for cell_id, v in values.items()}
+    sign = 1 if lower_is_better(metric) else -1
+    ranked = sorted(cells, key=lambda cell_id: sign * means.get(cell_id, sign * math.inf))
+    kept = {*ranked[:most], *(row.cell_id for row in rows if row.is_baseline)}
+    return [cell_id for cell_id in cells if cell_id in kept]
+
+
 def headline(rows: Sequence[Row]) -> list[str]:
     """The figures that matter, as lines for a terminal: those of the largest resolution.
 
@@ -124,7 +150,8 @@ def headline(rows: Sequence[Row]) -> list[str]:
         difference = paired(values[first], values[baseline])
         lines.append(f"baseline: {told(baseline)}")
         if difference:
-            lines[-1] += f"; difference of the best {interval(metric, difference)}"
+            lines[-1] += f"; difference of the best {interval(metric, difference, means[first])}"
+            lines[-1] += f" over {difference.n} seeds" if difference.n > 1 else ""
     last = []
     others = [one for one in ranked if means[one] != means[first] and one != baseline]
     if others:
@@ -136,15 +163,18 @@ def headline(rows: Sequence[Row]) -> list[str]:
 
 
 def spread(metric: str, found: Summary) -> str:
-    """`20.9 ± 0.4`; for one seed just `20.9`."""
+    """`20.9 ± 0.4`; for one seed just `20.9`. A spread is never rounded to nothing."""
     mean = figure(metric, found.mean)
-    return mean if found.sd is None else f"{mean} ± {figure(metric, found.sd, found.mean)}"
+    if found.sd is None:
+        return mean
+    sd = figure(metric, found.sd, found.mean)
+    return f"{mean} ± {sd if found.sd == 0 or float(sd) else significant(found.sd, 1)}"
 
 
-def interval(metric: str, difference: Difference) -> str:
-    """`−8.94 [−10.80, −7.08]`; `−8.94 (n = 1, no interval)`."""
-    mean = signed(metric, difference.mean)
+def interval(metric: str, difference: Difference, like: float) -> str:
+    """`−8.9 [−10.8, −7.1]`; `−8.9 (n = 1, no interval)`; with the decimals of a value `like`."""
+    mean = signed(metric, difference.mean, like)
     if difference.low is None or difference.high is None:
         return f"{mean} (n = 1, no interval)"
-    ends = (signed(metric, end, difference.mean) for end in (difference.low, difference.high))
+    ends = (signed(metric, end, like) for end in (difference.low, difference.high))
     return f"{mean} [{', '.join(ends)}]"

@@ -1,6 +1,6 @@
 """The report's opening paragraph: plain words computed from the figures."""
 
-from reports.formats import counted, figure, listed
+from reports.formats import counted, figure, signed
 from reports.load import Column, Sweep
 from reports.stats import best, by_seed, interval, paired, protocols, spread, summary
 
@@ -51,8 +51,9 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str | None:
     )
     figures = spread(metric, summary(values[winners[0]].values()))
     if len(winners) > 1:
-        names = listed(sweep.methods[cell_id] for cell_id in winners)
-        have = f"{where} {names} have the lowest FID{so_far}, {figures}"
+        others = counted(len(winners) - 1, "row")
+        same = f"{sweep.methods[winners[0]]} and {others} that coincide with it there"
+        have = f"{where} {same} have the lowest FID{so_far}, {figures}"
     else:
         have = f"{where} {sweep.methods[winners[0]]} has the lowest FID{so_far}, {figures}"
     return f"{have}{_against_baseline(sweep, column, metric, winners)}."
@@ -74,8 +75,10 @@ def _against_baseline(sweep: Sweep, column: Column, metric: str, winners: list[s
     if difference is None:
         return f"{told}, with no seed in common"
     if difference.low is None:
-        return f"{told}, {figure(metric, abs(difference.mean))} more on the one seed they share"
-    told += f", a difference of {interval(metric, difference)} over {counted(difference.n, 'seed')}"
+        return f"{told}, a difference of {signed(metric, difference.mean, mean)} on one seed"
+    ours = summary(values[winners[0]].values()).mean
+    told += f", a difference of {interval(metric, difference, ours)}"
+    told += f" over {counted(difference.n, 'seed')}"
     if difference.excludes_zero:
         return f"{told}, and the interval excludes 0"
     return f"{told}: the interval includes 0, so these seeds do not tell the two apart"

@@ -1,12 +1,13 @@
 """Tables: built once, written as Markdown, as LaTeX (booktabs) and as a long CSV."""
 
 import html
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from reports.formats import NOTHING, arrow, counted, figure, pixels, title
+from reports.formats import NOTHING, arrow, figure, pixels, title
 from reports.load import Column, Row, Sweep
 from reports.stats import best, by_seed, floors, interval, paired, protocols, spread, summary
 
@@ -29,11 +30,13 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    numeric: bool = True  # columns after the first are set to the right
 
 
-def table(title: str, header: list[str], rows: list[list[str]], *notes: str) -> Table:
-    """A table of plain text."""
-    return Table(title, tuple(header), tuple(tuple(map(Cell, row)) for row in rows), notes)
+def table(title: str, header: list[str], rows: list[list[str]], numeric: bool = False) -> Table:
+    """A table without marks or notes."""
+    body = tuple(tuple(map(Cell, row)) for row in rows)
+    return Table(title, tuple(header), body, numeric=numeric)
 
 
 def metric_table(sweep: Sweep, metric: str) -> Table:
@@ -54,6 +57,8 @@ def metric_table(sweep: Sweep, metric: str) -> Table:
         values = by_seed(sweep.rows, column, metric)
         means = {cell_id: summary(v.values()).mean for cell_id, v in values.items()}
         winners = [] if letters else best(means, metric)
+        if len(winners) == len(means) > 1:  # all rows coincide: nothing is best
+            winners = []
         if letters:
             mixed.append(column.title)
         for cell_id, cells in body.items():
@@ -61,7 +66,7 @@ def metric_table(sweep: Sweep, metric: str) -> Table:
                 cells.append(Cell(NOTHING))
                 continue
             found = summary(values[cell_id].values())
-            text = spread(metric, found) + (f" (n = {found.n})" if len(counts) > 1 else "")
+            text = spread(metric, found) + (f" (n = {found.n})" if found.n < max(counts) else "")
             cells.append(Cell(text + _marks(sweep, cell_id, column, letters), cell_id in winners))
         real = [
             figure(metric, value) + (f" [{letters[key]}]" if key in letters else "")
@@ -70,7 +75,9 @@ def metric_table(sweep: Sweep, metric: str) -> Table:
         floor_row.append(Cell("; ".join(real) or NOTHING))
     header = ("method", *(column.title for column in sweep.columns))
     rows = (*(tuple(cells) for cells in body.values()), tuple(floor_row))
-    return Table(f"{title(metric)} {arrow(metric)}", header, rows, _notes(counts, mixed))
+    return Table(
+        f"{title(metric)} {arrow(metric)}", header, rows, _notes(sweep, metric, counts, mixed)
+    )
 
 
 def difference_table(sweep: Sweep, metric: str) -> Table:
@@ -82,17 +89,19 @@ def difference_table(sweep: Sweep, metric: str) -> Table:
     }
     rows = []
     counts, same_evaluation = set(), False
+    by_column = {c: by_seed(sweep.rows, c, metric) for c in sweep.columns}
+    mixed = {c for c in sweep.columns if len(protocols(sweep.rows, c, metric)) > 1}
     for cell_id in sweep.methods:
         if cell_id == sweep.baseline:
             continue
         cells = [Cell(sweep.methods[cell_id] + (f" {OTHER_CODE}" if cell_id in other else ""))]
         for column in sweep.columns:
-            values = by_seed(sweep.rows, column, metric)
+            values = by_column[column]
             ours, theirs = values.get(cell_id, {}), values.get(sweep.baseline, {})
             difference = paired(ours, theirs)
             if difference is None:
                 cells.append(Cell(NOTHING))
-            elif len(protocols(sweep.rows, column, metric)) > 1:
+            elif column in mixed:
                 cells.append(Cell("not compared"))
             elif all(
                 evaluations[cell_id, column, s] == evaluations[sweep.baseline, column, s]
@@ -102,12 +111,15 @@ def difference_table(sweep: Sweep, metric: str) -> Table:
                 cells.append(Cell("="))
             else:
                 counts.add(difference.n)
-                text = interval(metric, difference)
-                more = f" (n = {difference.n})" if difference.n > 1 else ""
-                cells.append(Cell(text + more))
+                like = min(summary(v.values()).mean for v in (ours, theirs))
+                few = 1 < difference.n < len(sweep.seeds)
+                more = f" (n = {difference.n})" if few else ""
+                cells.append(Cell(interval(metric, difference, like) + more))
         rows.append(tuple(cells))
-    notes = [f"{title(metric)} of the row minus that of {sweep.methods[sweep.baseline]} "
-             "with the same seed (and so the same noise and labels); below 0 is better than it."]  # fmt: skip
+    notes = [
+        f"{title(metric)} of the row minus that of {sweep.methods[sweep.baseline]} with the same "
+        "seed (and so the same noise and labels); below 0 is better than it."
+    ]
     if any(n > 1 for n in counts):
         notes.append(
             "Mean over seeds [95 % t interval of the mean]; each interval is for its own "
@@ -153,6 +165,8 @@ def all_protocols(sweep: Sweep) -> list[str]:
 
 
 def _marks(sweep: Sweep, cell_id: str, column: Column, letters: dict[str, str]) -> str:
+    if not letters:
+        return ""
     used = [
         letters[row.protocol_key]
         for row in sweep.rows
@@ -161,14 +175,21 @@ def _marks(sweep: Sweep, cell_id: str, column: Column, letters: dict[str, str]) 
     return f" [{', '.join(dict.fromkeys(used))}]" if used else ""
 
 
-def _notes(counts: set[int], mixed: list[str]) -> tuple[str, ...]:
+def _notes(sweep: Sweep, metric: str, counts: set[int], mixed: list[str]) -> tuple[str, ...]:
     notes = []
-    if len(counts) > 1:
-        notes.append("Mean ± standard deviation over the n seeds that are finished.")
-    elif counts == {1}:
+    if counts == {1}:
         notes.append("n = 1 seed: no spread between seeds is known.")
     elif counts:
-        notes.append(f"Mean ± standard deviation over n = {counted(counts.pop(), 'seed')}.")
+        fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
+        notes.append(f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}.")
+    used = {
+        (row.protocol.get("samples"), row.protocol.get("reference_images"))
+        for row in sweep.rows
+        if metric in row.metrics
+    }
+    if len(used) == 1:
+        samples, real = used.pop()
+        notes.append(f"Each figure is of {samples} generated images; FID is to {real} real ones.")
     if mixed:
         notes.append(
             f"At {', '.join(mixed)} the figures are of different protocols [letters: see "
@@ -178,20 +199,27 @@ def _notes(counts: set[int], mixed: list[str]) -> tuple[str, ...]:
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown takes literally, wherever it stands."""
-    text = html.escape(text, quote=False)
-    return "".join(f"&#{ord(c)};" if c in "|*_`[]\\#~" else c for c in text).replace("\n", " ")
+    """Text that Markdown takes literally, wherever it stands in a line."""
+    text = html.escape(text, quote=False).replace("\n", " ")
+    return _SPECIAL.sub(lambda found: "".join(f"&#{ord(c)};" for c in found[0]), text)
+
+
+# A bracket makes a link or a picture only before another one; an underscore inside a word nothing.
+_SPECIAL = re.compile(r"[|*`\\~]|\](?=[\[(:])|(?<!\w)_|_(?!\w)")
 
 
 def markdown(table: Table) -> str:
-    """The table with its notes, without its title."""
+    """The table without its title and its notes."""
     lines = ["| " + " | ".join(escaped(name) for name in table.header) + " |"]
-    lines.append("|" + "|".join([":---"] + ["---:"] * (len(table.header) - 1)) + "|")
+    lines.append(
+        "|"
+        + "|".join([":---"] + ["---:" if table.numeric else ":---"] * (len(table.header) - 1))
+        + "|"
+    )
     for row in table.rows:
         cells = (f"**{escaped(c.text)}**" if c.best else escaped(c.text) for c in row)
         lines.append("| " + " | ".join(cells) + " |")
-    notes = "\n".join(escaped(note) for note in table.notes)
-    return "\n".join(lines) + "\n" + (f"\n{notes}\n" if notes else "")
+    return "\n".join(lines) + "\n"
 
 
 _LATEX = {

@@ -1,10 +1,15 @@
-"""What tests share: a base small enough to train in a second, and the commands as a user has them."""
+"""What tests share: a base that trains in a second, and the commands as a user has them."""
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+from harness.ablation import read_ablation
+from harness.grid import expand
+from harness.record import RunFolder, prepare, run_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,3 +46,33 @@ def command(*arguments: object, **environment: str) -> subprocess.CompletedProce
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
         timeout=300,
     )
+
+
+def prepared(outputs: Path, ablation: Path, *changes: str, cell: int = 0) -> RunFolder:
+    """The run folder of a cell's first seed, ready for `python -m harness.run`."""
+    grid = expand(read_ablation(ablation, changes))
+    found = grid.cells[cell]
+    seed, run_id = found.runs[0]
+    folder = run_folder(outputs, run_id)
+    evaluations = {m.eval_id: m.evaluation for m in found.measurements}
+    prepare(folder, found.training, found.group_id, seed, grid.job, evaluations)
+    return folder
+
+
+def losses(run: RunFolder) -> list[tuple[int, float]]:
+    """(step, loss) of every line: what must not depend on how a run came about."""
+    return [(line["step"], line["loss"]) for line in run.metrics()]
+
+
+def figures(run: RunFolder) -> dict[str, object]:
+    """Metrics and the hash of the images of every evaluation."""
+    results = {eval_id: run.result(eval_id) for eval_id in run.requests()}
+    return {e: r and (r["metrics"], r["floor"], r["samples_sha256"]) for e, r in results.items()}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Until a condition holds; fails when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)

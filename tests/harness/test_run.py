@@ -1,0 +1,239 @@
+"""One job in real processes with real DeepSpeed: to its end, stopped, killed, resumed, failing."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.claim import last_attempt
+from harness.config import Job
+from harness.launch import processes
+from harness.record import RunFolder, read_json
+from harness.run import BAD_INPUT, BUSY, DONE, FAILED, STOPPED
+from tests.tiny import ABLATION, BASE, ROOT, command, figures, losses, prepared, wait_for
+
+LONG = ("train.images=6400", "job.checkpoint_every=20")  # 200 steps
+
+
+def outcome(run: RunFolder) -> str:
+    attempt = last_attempt(run)
+    assert attempt is not None
+    return str(attempt.data.get("outcome"))
+
+
+def finish(run: RunFolder, ranks: int = 1) -> int:
+    return processes.wait(processes.start(run.path, ranks, cpus=ranks))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of 200 steps that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = prepared(folder, _ablation(folder), *LONG)
+    assert finish(run) == DONE, run.log_tail(30)
+    return run
+
+
+def _ablation(folder: Path) -> Path:
+    (folder / "base.yaml").write_text(BASE)
+    (folder / "tiny.yaml").write_text(ABLATION)
+    return folder / "tiny.yaml"
+
+
+def test_a_run_leaves_the_whole_record(undisturbed: RunFolder) -> None:
+    run = undisturbed
+    assert outcome(run) == "done"
+    done = run.done()
+    assert done is not None
+    assert done["images"] == 6400
+    assert done["flops"] > 0
+    weights = load_file(run.weights_file)
+    assert done["parameters"] == sum(w.numel() for w in weights.values())
+    assert all(w.isfinite().all() for w in weights.values())
+    assert [step for step, _ in losses(run)] == list(range(2, 201, 2))
+    first, last = losses(run)[0][1], sum(loss for _, loss in losses(run)[-10:]) / 10
+    assert last < first
+    assert [p.name for p in run.checkpoints()] == ["step-00000200"]
+    origin = read_json(run.path / "provenance" / "0001.json")
+    assert origin["packages"]["deepspeed"]
+    assert origin["device"] == "cpu"
+    for eval_id in run.requests():
+        result = run.result(eval_id)
+        assert result is not None
+        assert set(result["metrics"]) == {
+            f"{name}.fashion-cnn" for name in ("fid", "is", "precision", "recall")
+        }
+        assert result["floor"]["fid.fashion-cnn"] < result["metrics"]["fid.fashion-cnn"]
+        assert run.samples_file(eval_id).read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_done_twice(undisturbed: RunFolder) -> None:
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.path.rglob("*") if p.is_file()}
+    ended = command("harness.run", undisturbed.path)
+    assert ended.returncode == DONE, ended.stderr
+    after = {p: p.stat().st_mtime_ns for p in before}
+    changed = {p.name for p in before if before[p] != after[p]}
+    assert not changed
+    new = {p.name for p in undisturbed.path.rglob("*") if p.is_file() and p not in before}
+    assert new == {"0002.json"}  # the attempt and its provenance
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
+def test_a_stopped_run_goes_on_to_the_same_end(
+    tmp_path: Path, undisturbed: RunFolder, how: signal.Signals
+) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    (process,) = processes.start(run.path, 1, 1)
+    wait_for(lambda: len(list(run.metrics())) >= 37)
+    process.send_signal(how)
+    status = process.wait(60)
+    assert status == (-9 if how == signal.SIGKILL else STOPPED)
+    assert run.done() is None
+    stopped_at = int(run.checkpoints()[-1].name.removeprefix("step-"))
+    assert stopped_at % 20 == 0 if how == signal.SIGKILL else stopped_at >= 74
+    assert outcome(run) == ("None" if how == signal.SIGKILL else "interrupted")
+    assert finish(run) == DONE, run.log_tail(30)
+    assert losses(run) == losses(undisturbed)
+    assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+    assert figures(run) == figures(undisturbed)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    (process,) = processes.start(run.path, 1, 1)
+    wait_for(lambda: len(run.checkpoints()) == 2)
+    process.kill()
+    process.wait()
+    newest = run.checkpoints()[-1]
+    state = next(newest.rglob("*model_states.pt"))
+    state.write_bytes(state.read_bytes()[:1000])
+    assert finish(run) == DONE, run.log_tail(30)
+    assert f"checkpoint {newest.name} is damaged" in run.log_file.read_text()
+    assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+
+
+def test_two_ranks_train_and_sample_the_same(tmp_path: Path, undisturbed: RunFolder) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), *LONG, "job.ranks=2", "job.cpus=2")
+    assert run.run_id == undisturbed.run_id
+    assert finish(run, ranks=2) == DONE, run.log_tail(30)
+    for (step, loss), (_, alone) in zip(losses(run), losses(undisturbed), strict=True):
+        assert loss == pytest.approx(alone, rel=1e-4), step
+    weights, alone_weights = load_file(run.weights_file), load_file(undisturbed.weights_file)
+    assert all(torch.allclose(weights[n], alone_weights[n], atol=1e-4) for n in weights)
+    # The same weights give the same images on two ranks as on one, bit for bit.
+    run.weights_file.write_bytes(undisturbed.weights_file.read_bytes())
+    for eval_id in run.requests():
+        run.result_file(eval_id).unlink()
+    assert finish(run, ranks=2) == DONE, run.log_tail(30)
+    assert figures(run) == figures(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "ranks"), [(1, "bf16", 1), (2, "fp32", 2), (3, "fp32", 2)]
+)
+def test_every_zero_stage_resumes(
+    tmp_path: Path, undisturbed: RunFolder, stage: int, precision: str, ranks: int
+) -> None:
+    changes = (
+        *LONG,
+        f"train.zero_stage={stage}",
+        f"train.precision={precision}",
+        f"job.ranks={ranks}",
+        f"job.cpus={ranks}",
+        "train.accumulation=2",
+    )
+    runs = []
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        runs.append(prepared(tmp_path / name, _ablation(tmp_path), *changes))
+    whole, stopped = runs
+    assert finish(whole, ranks) == DONE, whole.log_tail(30)
+    started = processes.start(stopped.path, ranks, ranks)
+    wait_for(lambda: len(list(stopped.metrics())) >= 20)
+    processes.stop(started)
+    assert stopped.done() is None
+    assert finish(stopped, ranks) == DONE, stopped.log_tail(30)
+    assert losses(stopped) == losses(whole)
+    assert stopped.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    if precision == "fp32":  # stages differ in bookkeeping, not in mathematics
+        weights, plain = load_file(whole.weights_file), load_file(undisturbed.weights_file)
+        assert all(torch.allclose(weights[n], plain[n], atol=2e-3) for n in weights)
+
+
+def test_a_lost_rank_is_no_failure(tmp_path: Path, undisturbed: RunFolder) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    started = processes.start(run.path, 2, 2)
+    wait_for(lambda: len(list(run.metrics())) >= 20)
+    started[1].kill()
+    assert processes.wait(started) == processes.LOST
+    assert outcome(run) != "failed"
+    assert finish(run, ranks=2) == DONE, run.log_tail(30)
+    for (_, loss), (_, alone) in zip(losses(run), losses(undisturbed), strict=True):
+        assert loss == pytest.approx(alone, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -> None:
+    run = prepared(
+        tmp_path, _ablation(tmp_path), "train.learning_rate=1e30", "train.gradient_clip=0"
+    )
+    assert finish(run) == FAILED
+    attempt = last_attempt(run)
+    assert attempt is not None
+    assert attempt.data["outcome"] == "failed"
+    assert "at step" in attempt.data["error"]
+    assert "train.learning_rate" in attempt.data["error"]
+    assert run.done() is None
+
+
+def test_two_jobs_on_one_run_do_not_both_work(tmp_path: Path) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    (first,) = processes.start(run.path, 1, 1)
+    wait_for(lambda: last_attempt(run) is not None)
+    second = command("harness.run", run.path)
+    assert second.returncode == BUSY
+    assert "another process is at work on it" in second.stderr
+    first.kill()
+    first.wait()
+
+
+def test_a_run_ends_when_its_launcher_is_gone(tmp_path: Path) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), "train.images=640000")
+    starter = (
+        "import sys, time\nfrom pathlib import Path\nfrom harness.launch import processes\n"
+        f"processes.start(Path({str(run.path)!r}), 1, 1)\ntime.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starter], env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    wait_for(lambda: len(list(run.metrics())) >= 2)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: outcome(run) == "interrupted", 60)
+    assert run.checkpoints()
+
+
+@pytest.mark.parametrize("given", ["nowhere", "."])
+def test_no_run_folder_is_said(tmp_path: Path, given: str) -> None:
+    ended = command("harness.run", tmp_path / given)
+    assert ended.returncode == BAD_INPUT
+    assert "is no run folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_batch_that_ranks_do_not_divide_fails_plainly(tmp_path: Path) -> None:
+    run = prepared(tmp_path, _ablation(tmp_path), "train.batch=33", "train.images=66")
+    assert finish(run, ranks=2) == FAILED
+    attempt = last_attempt(run)
+    assert attempt is not None
+    assert "not divisible by ranks x train.accumulation" in attempt.data["error"]
+
+
+def test_the_job_section_is_read_back() -> None:
+    assert Job.model_validate_json(Job(cpus=3).model_dump_json()).cpus == 3

@@ -1,0 +1,333 @@
+"""The mirror in MLflow, against the real MLflow on sqlite, in processes of their own.
+
+MLflow is not imported here: its import raises warnings of other packages, which are errors in these
+tests. What it stored is read with its client by `Server`, and from the tables themselves.
+"""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UserError
+from harness.provenance import code_id
+from harness.record import run_folder
+from harness.track import ablation_names, ui_command
+from tests.harness.mirrored_outputs import (
+    QUESTION,
+    T0,
+    YAML,
+    Server,
+    finish,
+    line,
+    measure,
+    train,
+    whole,
+    write_ablation,
+)
+from tests.tiny import ROOT, wait_for
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database as the mirror makes it; MLflow's migrations take many seconds."""
+    database = tmp_path_factory.mktemp("migrated") / "mlflow.db"
+    code = "import sys, pathlib, harness.mirror as m; m.create_database(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(database)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert [file.name for file in database.parent.iterdir()] == ["mlflow.db"]
+    return database
+
+
+@pytest.fixture
+def folder(tmp_path: Path, migrated: Path) -> Path:
+    (tmp_path / "outputs").mkdir()
+    shutil.copy(migrated, tmp_path / "outputs/mlflow.db")
+    return tmp_path
+
+
+def track(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    process = start(folder, *arguments)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command, *rest = arguments
+    outputs = ["--outputs", str(folder / "outputs")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.track", command, *outputs, *rest],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    STARTED.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_running() -> Iterator[None]:
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
+def rows(folder: Path, table: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(folder / "outputs/mlflow.db") as database:
+        found = database.execute(f"SELECT * FROM {table} ").fetchall()
+    database.close()
+    return sorted(found, key=str)
+
+
+TABLES = ("experiments", "experiment_tags", "runs", "params", "tags", "metrics", "latest_metrics")
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """All tables, and the artifacts with the times of their last change."""
+    kept = sorted((folder / "outputs/mlartifacts").rglob("*"))
+    files = {str(file): file.stat().st_mtime_ns for file in kept}
+    return {"files": files} | {table: rows(folder, table) for table in TABLES}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    made = Server()
+    with made.process:
+        yield made
+        assert made.process.stdin is not None
+        made.process.stdin.close()
+
+
+def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
+    folder: Path, server: Server
+) -> None:
+    record = whole(folder)
+    (folder / "outputs/reports/small").mkdir(parents=True)
+    (folder / "outputs/reports/small/report.md").write_text("# small")
+    first = track(folder, "sync", "small")
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout.startswith("small: up to date; mlflow ui --backend-store-uri sqlite:///")
+    assert first.stdout.count("\n") == 1
+    after_first = everything(folder)
+    server.sync(folder)
+    assert everything(folder) == after_first  # again: not a row, not a file
+
+    found = server.content(folder)
+    cells = {cell["label"].split(".")[-1]: cell for cell in record["cells"]}
+    children = {f"small {label}/seed {seed}" for label in cells for seed in (0, 1)}
+    assert set(found) == children | {f"small /{label}" for label in cells} | {"small /report"}
+    assert found["small /report"]["artifacts"] == ["report.md"]
+
+    child = found["small law=pi/seed 1"]
+    assert child["experiment"]["mlflow.note.content"] == QUESTION
+    assert child["status"] == "FINISHED"
+    assert child["times"] == [(T0 + 10) * 1000, (T0 + 95) * 1000]
+    assert child["params"]["inference.law"] == "pi"
+    assert child["tags"]["resolute.cell"] == "inference.law=pi"
+    assert child["params"]["data.resolution"] == "12"
+    assert child["params"]["train.betas"] == "[0.9, 0.99]"
+    assert child["params"]["seed"] == "1"
+    assert child["tags"]["resolute.state"] == "done"
+    assert child["tags"]["resolute.code_id"] == code_id()
+    assert child["tags"]["resolute.commit"] == "c0ffee with uncommitted changes"
+    assert child["tags"]["resolute.run_id"] == cells["law=pi"]["runs"][1]["run_id"]
+    expected = [json.loads(line(step, 1)) for step in range(1, 11)]
+    for key in ("loss", "learning_rate", "images_per_second"):
+        points = [[e["step"], e[key], round(e["time"] * 1000)] for e in expected]
+        assert child["metrics"][key] == points
+    assert child["metrics"]["fid.fashion-cnn/18"] == [[0, 37.125, (T0 + 95) * 1000]]
+    assert child["metrics"]["fid.fashion-cnn/18x24"] == [[0, 43.125, (T0 + 95) * 1000]]
+    assert child["metrics"]["floor.fid.fashion-cnn/12"] == [[0, 1.5, (T0 + 95) * 1000]]
+    assert "step" not in child["metrics"]
+    assert child["artifacts"] == ["samples/12.png", "samples/18.png", "samples/18x24.png"]
+
+    parent = found["small /law=pi"]
+    assert parent["metrics"]["fid.fashion-cnn/18"] == [[0, 36.625, (T0 + 95) * 1000]]
+    assert parent["tags"]["resolute.cell_id"] == cells["law=pi"]["cell_id"]
+    assert parent["tags"]["resolute.seeds"] == "2 of 2"
+    baselines = [n for n, run in found.items() if run["tags"].get("resolute.baseline") == "yes"]
+    assert baselines == ["small /law=extrapolate"]
+
+    rebuilt = track(folder, "rebuild")
+    assert (rebuilt.returncode, rebuilt.stdout, rebuilt.stderr) == (0, first.stdout, "")
+    assert server.content(folder) == found
+    old = set(after_first["files"])
+    now = set(everything(folder)["files"])
+    assert len(now) == len(old)  # the artifacts of the old runs are gone
+    assert not list((folder / "outputs").glob("mlflow.db?*"))
+
+
+def test_the_mirror_grows_with_a_run(folder: Path, server: Server) -> None:
+    record = write_ablation(folder)
+    cell = record["cells"][0]
+    run_id = cell["runs"][0]["run_id"]  # shared with the cell of the other law
+    run = run_folder(folder / "outputs", run_id)
+    last = cell["measurements"][-1]["eval_id"]
+
+    def loss_steps() -> list[int]:
+        with sqlite3.connect(folder / "outputs/mlflow.db") as database:
+            found = database.execute("SELECT step FROM metrics WHERE key = 'loss' ORDER BY step")
+            steps = [step for (step,) in found]
+        database.close()
+        return steps
+
+    server.sync(folder)
+    assert rows(folder, "runs") == []  # nothing was begun
+
+    train(folder, run_id, 0, range(1, 4))
+    with run.metrics_file.open("a") as file:
+        file.write(line(4, 0)[:30])  # cut short, as by a kill
+    server.sync(folder)
+    assert loss_steps() == [1, 1, 2, 2, 3, 3]  # once for each of the two cells
+    assert server.content(folder)["small law=pi/seed 0"]["status"] == "RUNNING"
+
+    # It is resumed from step 2, does step 3 again, and its gradients explode once.
+    run.metrics_file.write_text(
+        line(1, 0) + line(2, 0) + line(3, 0, time=T0 + 50) + line(4, 0, gradient_norm=float("inf"))
+    )
+    train(folder, run_id, 0, range(5, 11))
+    finish(folder, record, run_id, 0, skip=(last,))
+    server.sync(folder)
+    assert loss_steps() == sorted([*range(1, 11)] * 2)
+    found = server.content(folder)
+    child = found["small law=extrapolate/seed 0"]
+    assert child["status"] == "SCHEDULED"  # trained, and an evaluation is missing
+    assert "gradient_norm" not in child["metrics"]
+    assert child["tags"]["resolute.not_finite"] == "gradient_norm (1x)"
+    parent = found["small /law=extrapolate"]
+    assert parent["tags"]["resolute.seeds"] == "0 of 2"
+    assert "fid.fashion-cnn/12" not in parent["metrics"]  # the other seed is missing
+
+    # An evaluation is measured anew: the newer value is the one that shows.
+    eval_id = cell["measurements"][0]["eval_id"]
+    measure(folder, run_id, eval_id, 7.5, T0 + 200)
+    # The folder of the other seed is archived and begun anew, after it was mirrored.
+    other = cell["runs"][1]["run_id"]
+    train(folder, other, 1)
+    server.sync(folder)
+    shutil.rmtree(run_folder(folder / "outputs", other).path)
+    write_ablation(folder)
+    train(folder, other, 5, range(1, 3))
+    server.sync(folder)
+    found = server.content(folder)
+    child = found["small law=extrapolate/seed 0"]
+    assert child["metrics"]["fid.fashion-cnn/12"][0][1] == 7.5
+    child = found["small law=extrapolate/seed 1"]
+    assert child["times"][0] == (T0 + 50) * 1000
+    assert [value for _, value, _ in child["metrics"]["loss"]] == [1.05, 0.55]
+    before = everything(folder)
+    server.sync(folder)
+    assert everything(folder) == before
+
+
+def test_processes_take_turns(folder: Path) -> None:
+    record = whole(folder)
+    whole(folder, "other", YAML.replace("640", "1280"))
+    writers = [start(folder, "sync", "small", "other"), start(folder, "sync", "other", "small")]
+    for writer in writers:
+        assert writer.communicate(timeout=60)[1] == ""
+        assert writer.returncode == 0
+    runs = 3 * len(record["cells"])
+    assert len(rows(folder, "runs")) == 2 * runs
+    assert len(rows(folder, "experiments")) == 3  # and MLflow's own 'Default'
+
+
+def test_follow_keeps_up_and_ends_with_a_last_pass(folder: Path) -> None:
+    record = write_ablation(folder)
+    run_id = record["cells"][0]["runs"][0]["run_id"]
+    train(folder, run_id, 0, range(1, 3))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "import subprocess, sys, os\n"
+         "env = os.environ | {'RESOLUTE_PARENT': str(os.getpid())}\n"
+         "subprocess.Popen([sys.executable, '-m', 'harness.track', *sys.argv[1:]], env=env)\n"
+         "input()", "follow", "--outputs", str(folder / "outputs"), "small"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    follower = start(folder, "follow", "small")
+    wait_for(lambda: len(rows(folder, "metrics")) == 2 * 2 * 3)
+
+    # The experiment is deleted by hand while two processes follow it: it comes back, once.
+    with sqlite3.connect(folder / "outputs/mlflow.db", timeout=30) as database:
+        database.execute("UPDATE experiments SET lifecycle_stage = 'deleted' WHERE name = 'small'")
+        database.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
+    database.close()
+    train(folder, run_id, 0, range(3, 5))
+    wait_for(lambda: len(rows(folder, "metrics")) == 2 * 4 * 3)
+    assert len(rows(folder, "runs")) == 4
+    assert "deleted" not in str(rows(folder, "runs"))
+
+    train(folder, run_id, 0, range(5, 7))
+    follower.send_signal(signal.SIGTERM)
+    _, said = follower.communicate(timeout=30)
+    assert follower.returncode == 0
+    assert said.count("\n") <= 2, said  # that the runs were deleted, and that all is well again
+    assert len(rows(folder, "metrics")) == 2 * 6 * 3
+    train(folder, run_id, 0, range(7, 9))
+    out, _ = parent.communicate(b"\n", timeout=30)  # ends at once; its child after a last pass
+    assert b"Traceback" not in out
+    wait_for(lambda: len(rows(folder, "metrics")) == 2 * 8 * 3)
+
+
+def test_a_store_that_cannot_be_written_is_one_plain_line(folder: Path) -> None:
+    whole(folder)
+    nowhere = start(folder, "sync", "small", "--mlflow-uri", "sqlite:////proc/nowhere/mlflow.db")
+    away = start(folder, "sync", "small", "--mlflow-uri", "http://me:secret@127.0.0.1:9")
+    out, said = nowhere.communicate(timeout=60)
+    assert (nowhere.returncode, out) == (1, "")
+    assert said.startswith("MLflow mirror: /proc/nowhere")
+    assert said.count("\n") == 1
+    out, said = away.communicate(timeout=60)
+    assert (away.returncode, out) == (1, "")
+    assert said == "MLflow mirror: no MLflow answers at http://127.0.0.1:9\n"
+
+    record = json.loads((folder / "outputs/ablations/small.json").read_text())
+    damaged = run_folder(folder / "outputs", record["cells"][-1]["runs"][0]["run_id"])
+    damaged.metrics_file.write_text("not json\n")
+    following = start(folder, "follow", "small")
+    wait_for(lambda: len(rows(folder, "runs")) >= 7)
+    time.sleep(3)  # passes that find the same thing say nothing
+    following.terminate()
+    _, said = following.communicate(timeout=30)
+    assert following.returncode == 0
+    assert (
+        said == f"MLflow mirror: {damaged.metrics_file}: a line is damaged (not JSON of a step)\n"
+    )
+
+
+def test_a_name_that_was_never_swept_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ablation was swept into this folder"):
+        ablation_names(tmp_path / "outputs", [])
+    write_ablation(tmp_path)
+    assert ablation_names(tmp_path / "outputs", []) == ["small"]
+    done = track(tmp_path, "follow", "smal")
+    assert done.returncode == 2
+    assert "did you mean 'small'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_help_imports_no_mlflow(tmp_path: Path) -> None:
+    code = "import sys, harness.track; print({'torch', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == "set()\n"
+    assert track(tmp_path, "sync", "--help").stdout.startswith("usage: python -m harness.track")
+
+
+def test_the_command_for_the_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    uri = "--backend-store-uri sqlite:///outputs/mlflow.db"
+    assert ui_command(Path("outputs")) == f"mlflow ui {uri} --host 127.0.0.1 --port 5000"
+    assert "sqlite:////else where" in ui_command(Path("/else where"))

@@ -1,0 +1,130 @@
+"""An outputs folder as a sweep leaves it, with known figures."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from harness.record import run_folder, write_atomic, write_json
+from reports.naming import method_names
+
+CODE, OTHER_CODE = "c0de" * 4, "01dc" * 4  # of the code that is here now, and of an earlier one
+FLOOR = {"fid": 0.5, "is": 9.25, "precision": 0.75, "recall": 0.625}
+
+BASE = """
+data: {resolution: 12}
+train: {images: 40000}
+evaluate: {samples: 500}
+"""
+ABLATION = """
+question: Does it hold up at 1.5x and 2x?
+base: base.yaml
+include:
+  - {inference.law: pi}
+  - {inference.resize: bicubic}
+  - {model.encoding: sincos}
+  - {positions.sampler: randomized, positions.range_multiplier: 2}
+seeds: SEEDS
+evaluate: {resolution: [12, 18, 24]}
+baseline: {model.encoding: rope, positions.sampler: consecutive, inference.law: extrapolate,
+  inference.resize: none}
+"""
+# FID of seed 0 by method and resolution; a seed adds 0.5 and what `lift` says.
+FID = {
+    "RoPE": {12: 10.0, 18: 20.0, 24: 40.0},
+    "RoPE, PI": {12: 10.0, 18: 25.0, 24: 30.0},
+    "RoPE, generated at 12 then bicubic": {12: 10.0, 18: 16.0, 24: 21.5},
+    "sin-cos": {12: 11.0, 18: 60.0, 24: 123.4},
+    "RPE-2D ×2 (RoPE)": {12: 12.0, 18: 15.0, 24: 20.94},
+}
+
+Record = dict[str, Any]
+
+
+def write_outputs(
+    record: Record,
+    outputs: Path,
+    fid: Mapping[str, Mapping[int, float]] = FID,
+    lift: Mapping[tuple[str, int], float] | None = None,
+    samples: bool = True,
+) -> None:
+    """Figures are FID's of the table above, IS = 10 - FID/100, precision and recall from it too.
+
+    Args:
+        lift: (method, seed) -> what is added to the FID of that seed beyond training size.
+    """
+    names = method_names(record["cells"])
+    for cell in record["cells"]:
+        for run in cell["runs"]:
+            write_training(outputs, cell, run)
+            for measurement in cell["measurements"]:
+                method, seed = names[cell["cell_id"]], run["seed"]
+                side = measurement["config"]["evaluate"]["resolution"][1]
+                value = fid[method][side] + seed / 2
+                value += (lift or {}).get((method, seed), 0.0) if side > 12 else 0.0
+                write_result(outputs, cell, run, measurement, value)
+                if samples:
+                    file = run_folder(outputs, run["run_id"]).samples_file(measurement["eval_id"])
+                    write_samples(file, measurement["config"]["evaluate"]["resolution"])
+
+
+def write_training(outputs: Path, cell: Record, run: Record, code: str = CODE) -> None:
+    """A finished training: spec, metrics, provenance, DONE."""
+    folder = run_folder(outputs, run["run_id"])
+    facts = {"run_id": run["run_id"], "group_id": cell["group_id"], "seed": run["seed"]}
+    write_json(folder.spec_file, {"format": 1, "config": cell["config"], **facts})
+    lines = [
+        {"step": step, "images": 64 * step, "loss": 0.2 + 2.0 / step, "images_per_second": 400.0}
+        for step in range(10, 626, 10)
+    ]
+    write_atomic(folder.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
+    provenance = {"code_id": code, "commit": "ab" * 20, "diff": "", "python": "3.11.2",
+                  "packages": {"torch": "2.14.0", "ray": None}, "host": "node1",
+                  "device": "cpu", "ranks": 1}  # fmt: skip
+    write_json(folder.path / "provenance" / "0001.json", provenance)
+    done = {"code_id": code, "code_ids": [code], "images": 40000, "parameters": 1,
+            "flops": 10**15, "seconds": 100.0, "time": 0.0}  # fmt: skip
+    write_json(folder.done_file, {"format": 1} | done)
+
+
+def write_result(
+    outputs: Path,
+    cell: Record,
+    run: Record,
+    measurement: Record,
+    fid: float,
+    code: str = CODE,
+    **protocol: Any,
+) -> None:
+    """A finished evaluation with this FID; `protocol` changes what it was measured by."""
+    evaluate = measurement["config"]["evaluate"]
+    side = evaluate["resolution"][1]
+    known = {"extractor": "fashion-cnn", "extractor_sha256": "5" * 64, "reference": f"ref{side}",
+             "manifold": f"man{side}", "samples": evaluate["samples"],
+             "reference_images": evaluate["reference_images"],
+             "manifold_images": evaluate["manifold_images"]}  # fmt: skip
+    values = {"fid": fid, "is": 10 - fid / 100, "precision": 1 - fid / 200, "recall": fid / 400}
+    result = {
+        "format": 1, "eval_id": measurement["eval_id"], "run_id": run["run_id"],
+        "seed": run["seed"], "code_id": code, "config": measurement["config"],
+        "protocol": known | protocol,
+        "metrics": {f"{key}.fashion-cnn": value for key, value in values.items()},
+        "floor": {f"{key}.fashion-cnn": value for key, value in FLOOR.items()},
+        "samples_sha256": "0" * 64, "seconds": {"sample": 20.0, "measure": 5.0}, "time": 0.0,
+    }  # fmt: skip
+    write_json(run_folder(outputs, run["run_id"]).result_file(measurement["eval_id"]), result)
+
+
+def write_samples(file: Path, resolution: tuple[int, int]) -> None:
+    """A grid of 10 x 4 grey images that differ by file."""
+    height, width = resolution
+    shade = zlib.crc32(f"{file.parent.parent.name}/{file.name}".encode()) % 200
+    canvas = Image.new("L", (10 * (width + 1) - 1, 4 * (height + 1) - 1), 255)
+    for index in range(40):
+        left, top = index % 10 * (width + 1), index // 10 * (height + 1)
+        canvas.paste(shade + index, (left, top, left + width, top + height))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    canvas.save(file)

@@ -1,0 +1,293 @@
+"""The report as a whole: its order, its files, what it does with half a sweep, and its command."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from harness.claim import this_host
+from harness.errors import UserError
+from harness.record import run_folder, write_atomic, write_json
+from reports.__main__ import main
+from reports.render import build
+from tests.reports.small_sweep import ABLATION, write_result, write_samples, write_training
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "report.md", "report.html", "headline.txt", "table.csv", "table.tex",
+    "fid-fashion-cnn.png", "loss.png",
+    "samples-12x12.png", "samples-18x18.png", "samples-24x24.png",
+}  # fmt: skip
+
+Grid = Callable[..., dict[str, Any]]
+Fill = Callable[..., None]
+
+
+def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    report = build(record, tmp_path)
+    assert report == tmp_path / "reports" / "small" / "report.md"
+    assert {file.name for file in report.parent.iterdir()} == FILES
+    text = report.read_text()
+    assert re.findall(r"^#+ .*", text, re.MULTILINE) == [
+        "# small",
+        "## Results",
+        "### FID (fashion-cnn) ↓",
+        "### IS (fashion-cnn) ↑",
+        "### Precision (fashion-cnn) ↑",
+        "### Recall (fashion-cnn) ↑",
+        "## Difference to the baseline",
+        "### FID (fashion-cnn): difference to the baseline",
+        "## FID against resolution",
+        "## Training loss",
+        "## Samples",
+        "### 12×12 (1×), seed 0",
+        "### 18×18 (1.5×), seed 0",
+        "### 24×24 (2×), seed 0",
+        "## Cost",
+        "## Failed, missing, dropped",
+        "## Provenance",
+        "### Protocols",
+        "### Code and machines",
+    ]
+    assert text.splitlines()[2:5] == [
+        "**Does it hold up at 1.5x and 2x?**",
+        "",
+        "At 12×12 (1×) RoPE and 2 rows that coincide with it there have the lowest FID, 10.0; the "
+        "baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the lowest FID, 15.0; the "
+        "baseline RoPE has 20.0, a difference of −5.0 on one seed. At 24×24 (2×) RPE-2D ×2 (RoPE) "
+        "has the lowest FID, 20.9; the baseline RoPE has 40.0, a difference of −19.1 on one seed. "
+        "Every row has one seed: there is no spread between seeds, so how much of a difference is "
+        "chance is not known.",
+    ]
+    assert "is no Inception FID" in text
+    assert "reconstruction" in text
+    assert "Every evaluation is there." in text
+
+
+def test_several_seeds_are_said_with_their_interval(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid((0, 1, 2))
+    lift = {("RPE-2D ×2 (RoPE)", 1): 3.0, ("RPE-2D ×2 (RoPE)", 2): -3.0}
+    fill(record, tmp_path, lift=lift)
+    text = build(record, tmp_path).read_text()
+    assert (
+        "a difference of −5.0 [−12.5, +2.5] over 3 seeds: the interval includes 0, so these seeds "
+        "do not tell the two apart."
+    ) in text
+    assert "a difference of −19.1 [−26.5, −11.6] over 3 seeds, and the interval excludes 0." in text
+    assert "no spread" not in text
+
+
+def test_two_builds_are_byte_identical(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid((0, 1))
+    fill(record, tmp_path)
+    folder = build(record, tmp_path).parent
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    build(record, tmp_path)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.found += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_html_needs_nothing_else_and_takes_text_literally(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid() | {"question": "Is <script>x</script> ![better](http://example.org/a.png)?"}
+    fill(record, tmp_path)
+    text = (build(record, tmp_path).parent / "report.html").read_text()
+    page = _Links()
+    page.feed(text)
+    assert len(page.found) == 5
+    assert all(link.startswith("data:image/png;base64,") for link in page.found)
+    assert "script" not in page.tags
+    assert page.tags.count("table") == 8
+    assert "url(" not in text
+
+
+def test_nothing_is_trained_yet(grid: Grid, tmp_path: Path) -> None:
+    report = build(grid(), tmp_path)
+    text = report.read_text()
+    assert "No evaluation is finished yet" in text
+    assert text.count("not yet trained") == 3
+    assert {file.name for file in report.parent.iterdir()} == {
+        "report.md", "report.html", "headline.txt", "table.csv", "table.tex"
+    }  # fmt: skip
+    assert (report.parent / "table.csv").read_text().startswith("cell_id,method,")
+
+
+def test_half_a_sweep_tells_what_failed_and_what_runs(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    rope, _, bicubic, sincos, rpe = record["cells"]
+    write_training(tmp_path, rope, rope["runs"][0])
+    write_result(tmp_path, bicubic, bicubic["runs"][0], bicubic["measurements"][2], 21.5)
+    for cell, attempt in (
+        (sincos, {"outcome": "failed", "error": "NonFiniteLossError: the loss was nan at step 7"}),
+        (rpe, {"pid_started": "0"}),
+    ):
+        run = run_folder(tmp_path, cell["runs"][0]["run_id"])
+        write_json(run.spec_file, {"format": 1})
+        write_atomic(run.metrics_file, json.dumps({"images": 64, "loss": 1.0}) + '\n{"images": 1')
+        facts = {"host": "elsewhere", "pid": 7, "started": time.time()}
+        assert this_host() != "elsewhere"
+        write_json(run.path / "attempts" / "0001.json", facts | attempt)
+    text = build(record, tmp_path).read_text()
+    assert "| sin-cos | 0 | failed | NonFiniteLossError: the loss was nan at step 7 |" in text
+    assert "| RPE-2D ×2 (RoPE) | 0 | running | process 7 on elsewhere is at work on it |" in text
+    assert "| RoPE | 0 | new | trained; 6 of 7 evaluations are missing |" in text
+    assert (
+        "has the lowest FID of the 1 of 5 rows measured so far, 21.5; the baseline is not" in text
+    )
+    assert "| RoPE, generated at 12 then bicubic | – | – | **21.5** |" in text
+
+
+def test_a_column_of_two_protocols_is_not_spoken_of_as_a_comparison(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    cell = record["cells"][4]
+    write_result(tmp_path, cell, cell["runs"][0], cell["measurements"][2], 5.0, samples=5000)
+    text = build(record, tmp_path).read_text()
+    assert "At 24×24 (2×) the rows were measured by more than one protocol and are not" in text
+    assert "**5.00" not in text
+
+
+def test_other_sizes_axes_and_dropped_cells(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    """Heights that differ from widths, a second axis of evaluation, no baseline, a rule."""
+    text = ABLATION[: ABLATION.index("baseline:")].replace(
+        "[12, 18, 24]", "[[12, 16], [16, 12], 24], inference.guidance: [1, 2]"
+    )
+    text = text.replace(
+        "include:",
+        "axes: {objective.timesteps: [logit_normal, uniform]}\n"
+        "exclude: [{name: no-uniform, if: {objective.timesteps: uniform}}]\ninclude:",
+    )
+    record = grid(text=text)
+    fid = {12: 10.0, 16: 11.0, 24: 12.0}
+    from reports.naming import method_names
+
+    fill(record, tmp_path, fid=dict.fromkeys(method_names(record["cells"]).values(), fid))
+    report = build(record, tmp_path)
+    text = report.read_text()
+    header = text[text.index("| method") :].splitlines()[0]
+    assert header == (
+        "| method | 12×16, guidance=1 | 12×16, guidance=2 | 16×12, guidance=1 | "
+        "16×12, guidance=2 | 24×24 (2×), guidance=1 | 24×24 (2×), guidance=2 |"
+    )
+    assert "- Rule no-uniform dropped 1 cell." in text
+    assert "No baseline is named among these rows." in text
+    assert (report.parent / "samples-12x16-guidance-2.png").exists()
+
+
+def test_samples_are_enlarged_without_smoothing(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    run = run_folder(tmp_path, record["cells"][4]["runs"][0]["run_id"])
+    eval_id = record["cells"][4]["measurements"][2]["eval_id"]
+    original = Image.open(run.samples_file(eval_id)).convert("RGB")
+    data = (build(record, tmp_path).parent / "samples-24x24.png").read_bytes()
+    picture = Image.open(BytesIO(data))
+    enlarged = original.resize((original.width * 2, original.height * 2), Image.Resampling.NEAREST)
+    # the fifth of two a shelf: on the left of the third
+    places = [
+        (18, top)
+        for top in range(picture.height - enlarged.height)
+        if picture.crop((18, top, 18 + enlarged.width, top + enlarged.height)).tobytes()
+        == enlarged.tobytes()
+    ]
+    assert len(places) == 1
+
+
+def test_a_damaged_result_is_named(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    cell = record["cells"][0]
+    run = run_folder(tmp_path, cell["runs"][0]["run_id"])
+    file = run.result_file(cell["measurements"][0]["eval_id"])
+    file.write_text("{")
+    with pytest.raises(UserError, match=re.escape(str(file))):
+        build(record, tmp_path)
+
+
+def test_command(
+    grid: Grid, fill: Fill, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(grid(), tmp_path / "out")
+    file, out = str(tmp_path / "small.yaml"), str(tmp_path / "out")
+    assert main([file, "--outputs", out]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == ("FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RPE-2D ×2 (RoPE) 20.9")
+    assert said[-1] == str(tmp_path / "out" / "reports" / "small" / "report.md")
+    assert main([file, "train.images=80000", "--only", "law=pi", "--outputs", out]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "no evaluation is finished yet"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["{folder}/smal.yaml"], "smal.yaml"),
+        (["{folder}/small.yaml", "--only", "sincoss"], "--only 'sincoss' matches none"),
+        (["{folder}/small.yaml", "train.image=3"], "did you mean 'train.images'?"),
+        (["{folder}/small.yaml", "--base", "nothing.yaml"], "--base nothing.yaml"),
+        (["{folder}/small.yaml", "--seeds", "0"], "--seeds 0"),
+    ],
+)
+def test_mistakes_exit_with_2_and_a_message(
+    grid: Grid,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    told: str,
+) -> None:
+    grid()
+    assert main([one.format(folder=tmp_path) for one in arguments]) == 2
+    heard = capsys.readouterr()
+    assert told in heard.err
+    assert heard.out == ""
+
+
+def test_reports_import_no_torch() -> None:
+    program = (
+        "import sys, pkgutil, importlib, reports\n"
+        "for one in pkgutil.iter_modules(reports.__path__):\n"
+        "    importlib.import_module('reports.' + one.name)\n"
+        "    early = {'pandas', 'seaborn', 'matplotlib'} & set(sys.modules)\n"
+        "    assert one.name != '__main__' or not early, early\n"
+        "banned = {'torch', 'torchvision', 'ray', 'mlflow', 'deepspeed'} & set(sys.modules)\n"
+        "assert not banned, banned\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_a_picture_of_samples_that_is_not_there_is_an_empty_frame(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path, samples=False)
+    assert "## Samples" not in build(record, tmp_path).read_text()
+    cell = record["cells"][4]
+    run = run_folder(tmp_path, cell["runs"][0]["run_id"])
+    write_samples(run.samples_file(cell["measurements"][1]["eval_id"]), (18, 18))
+    text = build(record, tmp_path).read_text()
+    assert re.findall(r"\(samples-.*\)", text) == ["(samples-18x18.png)"]

@@ -1,0 +1,111 @@
+"""The names of methods: as people write them, and no two alike in one report."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models import names as choices
+from reports.naming import method_name, method_names, training_names
+
+CONFIG: dict[str, Any] = {
+    "data": {"name": "fashion_mnist", "resolution": [12, 12]},
+    "model": {"encoding": "rope", "theta": 100.0},
+    "positions": {"sampler": "consecutive", "range_multiplier": 1.0},
+    "augmentation": {"kind": "none", "max_scale": 2.0},
+    "micro_conditioning": {"kind": "none"},
+}
+INFERENCE = {"law": "extrapolate", "placement": None, "attention_scale": "none", "resize": "none",
+             "guidance": 1.0}  # fmt: skip
+RANDOMIZED = {"positions": {"sampler": "randomized", "range_multiplier": 2.0}}
+
+
+def changed(config: dict[str, Any]) -> dict[str, Any]:
+    return {section: fields | config.get(section, {}) for section, fields in CONFIG.items()}
+
+
+@pytest.mark.parametrize(
+    ("config", "inference", "name"),
+    [
+        ({}, {}, "RoPE"),
+        ({}, {"law": "pi"}, "RoPE, PI"),
+        ({}, {"law": "ntk"}, "RoPE, NTK"),
+        ({}, {"law": "yarn", "attention_scale": "yarn"}, "RoPE, YaRN"),
+        ({}, {"law": "yarn"}, "RoPE, YaRN without attention scale"),
+        ({}, {"law": "yarn-index", "attention_scale": "yarn"}, "RoPE, YaRN (index ramp)"),
+        ({}, {"attention_scale": "log"}, "RoPE + attention scale log"),
+        ({}, {"resize": "bicubic"}, "RoPE, generated at 12 then bicubic"),
+        ({"data": {"resolution": [16, 24]}}, {"resize": "bicubic"},
+         "RoPE, generated at 16×24 then bicubic"),
+        ({"model": {"encoding": "sincos"}}, {"law": "pi"}, "sin-cos, PI"),
+        ({"model": {"encoding": "none"}}, {}, "no encoding"),
+        (RANDOMIZED, {}, "RPE-2D ×2 (RoPE)"),
+        (RANDOMIZED, {"placement": "even"}, "RPE-2D ×2 (RoPE)"),
+        (RANDOMIZED | {"model": {"encoding": "sincos"}}, {"placement": "expected"},
+         "RPE-2D ×2 (sin-cos), expected placement"),
+        ({}, {"placement": "centred"}, "RoPE, centred placement"),
+        ({"augmentation": {"kind": "resize_crop"}, "micro_conditioning": {"kind": "crop"}}, {},
+         "RoPE + resize-and-crop + micro-conditioning"),
+        ({"model": {"encoding": "new"}}, {"law": "newer"}, "new, newer"),
+    ],
+)  # fmt: skip
+def test_names(config: dict[str, Any], inference: dict[str, Any], name: str) -> None:
+    assert method_name(changed(config), INFERENCE | inference) == name
+
+
+def cell(number: int, config: dict[str, Any], inference: dict[str, Any], **evaluate: Any) -> Any:
+    measurement = {"column": {}, "config": {"evaluate": {"samples": 500} | evaluate}}
+    return {"cell_id": f"{number}", "group_id": f"g{config}", "config": changed(config),
+            "inference": INFERENCE | inference, "measurements": [measurement]}  # fmt: skip
+
+
+def test_what_no_name_speaks_of_is_added_as_key_and_value() -> None:
+    cells = [
+        cell(0, {}, {"guidance": 1.0}),
+        cell(1, {}, {"guidance": 2.5}),
+        cell(2, {}, {"law": "pi"}),
+    ]
+    assert list(method_names(cells).values()) == [
+        "RoPE, inference.guidance=1",
+        "RoPE, inference.guidance=2.5",
+        "RoPE, PI",
+    ]
+    cells = [cell(0, {}, {}, samples=500), cell(1, {}, {}, samples=5000)]
+    assert list(method_names(cells).values()) == [
+        "RoPE, evaluate.samples=500",
+        "RoPE, evaluate.samples=5000",
+    ]
+    cells = [cell(0, {}, {}), cell(1, {"model": {"theta": 50.0}}, {}), cell(2, {}, {"law": "pi"})]
+    assert list(training_names(cells).values()) == ["RoPE, model.theta=100", "RoPE, model.theta=50"]
+
+
+cells = st.builds(
+    lambda encoding, theta, sampler, law, scale, placement, resize, guidance, samples: (
+        {"model": {"encoding": encoding, "theta": theta}, "positions": sampler},
+        {"law": law, "attention_scale": scale, "placement": placement, "resize": resize,
+         "guidance": guidance},
+        samples,
+    ),
+    st.sampled_from(choices.ENCODINGS),
+    st.sampled_from([100.0, 50.0]),
+    st.sampled_from([CONFIG["positions"], RANDOMIZED["positions"]]),
+    st.sampled_from(choices.LAWS),
+    st.sampled_from(choices.ATTENTION_SCALES),
+    st.sampled_from([None, *choices.PLACEMENTS]),
+    st.sampled_from(["none", "bicubic"]),
+    st.sampled_from([1.0, 2.0]),
+    st.sampled_from([500, 5000]),
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(st.lists(cells, min_size=1, max_size=25))
+def test_no_two_cells_have_one_name(points: list[Any]) -> None:
+    """Also where a cell stands twice, which a grid never has."""
+    made = [cell(i, c, inference, samples=s) for i, (c, inference, s) in enumerate(points)]
+    names = method_names(made)
+    assert list(names) == [one["cell_id"] for one in made]
+    assert len(set(names.values())) == len(made)
+    trainings = training_names(made)
+    assert len(set(trainings.values())) == len({one["group_id"] for one in made})
