@@ -12,6 +12,7 @@ from harness.config import (
     flatten,
 )
 from harness.errors import UserError, nearest
+from harness.identity import digest
 from harness.yamlfile import Value, load, parse_value, plain
 
 FIELDS = (
@@ -43,7 +44,8 @@ class Ablation:
     name: str
     path: Path
     question: str
-    fixed: dict[str, Value]  # base and set, dotted keys
+    fixed: dict[str, Value]  # base, set and changes, dotted keys
+    changes: tuple[str, ...] = ()  # KEY=VALUE and --base, as given on the command line
     axes: Axes = field(default_factory=dict)
     zips: list[Axes] = field(default_factory=list)
     include: list[dict[str, Value]] = field(default_factory=list)
@@ -93,8 +95,11 @@ def read_ablation(
     when = [_when(item) for item in _list(top.get("when"), "when")]
     taken = set(axes) | {k for z in zips for k in z} | {k for w in when for k in w.axes}
     fixed |= _overrides(overrides, taken)
+    changes = (*([f"--base {base}"] if base else []), *overrides)
     return Ablation(
-        name=path.stem,
+        # Another question gets another name, so that its report and its records stand beside.
+        name=path.stem if not changes else f"{path.stem}+{digest(sorted(changes))[:6]}",
+        changes=changes,
         path=path,
         question=" ".join(str(plain(top["question"])).split()),
         fixed=fixed,
@@ -136,8 +141,7 @@ def _relative(value: Value, path: Path) -> Path:
     found = path.parent / value.data
     if not found.is_file():
         raise UserError(
-            f"{value.where}: base: there is no file {found}"
-            f"{nearest(value.data, _yaml_files(path))}"
+            f"{value.where}: base: there is no file {found}{nearest(value.data, _yaml_files(path))}"
         )
     return found
 

@@ -312,7 +312,9 @@ def check_value(key: str, value: Value) -> None:
         UserError: what was got and what is allowed.
     """
     field = KEYS[key]
-    kind: Any = Annotated.__class_getitem__((field.annotation, *field.metadata))  # type: ignore[attr-defined]
+    kind: Any = field.annotation
+    if field.metadata:
+        kind = Annotated.__class_getitem__((kind, *field.metadata))  # type: ignore[attr-defined]
     try:
         TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(plain(value))
     except ValidationError as error:

@@ -43,6 +43,11 @@ class World:
         if self.size > 1:
             dist.barrier(group=self.control)
 
+    def leave(self) -> None:
+        """Part from the other processes, after all have come here (collective)."""
+        self.barrier()
+        dist.destroy_process_group()
+
     def gather(self, value: Any) -> list[Any] | None:
         """The values of all ranks on rank 0, None elsewhere (collective)."""
         if self.size == 1:

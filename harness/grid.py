@@ -80,6 +80,7 @@ def to_json(grid: Grid) -> dict[str, Any]:
         "format": FORMAT,
         "name": grid.ablation.name,
         "file": str(grid.ablation.path),
+        "changes": list(grid.ablation.changes),
         "question": grid.ablation.question,
         "seeds": list(grid.ablation.seeds),
         "baseline": grid.baseline,

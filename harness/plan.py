@@ -132,7 +132,7 @@ def state_of(
     if last is not None and last.alive:
         return "running", _who(last), states
     if last is not None and last.data.get("outcome") == "failed":
-        return "failed", last.data.get("error", "").strip().splitlines()[-1][:200], states
+        return "failed", last.data.get("error") or "no reason was left; see log.txt", states
     if done:
         return "new", f"trained; {missing} of {len(states)} evaluations are missing", states
     checkpoints = folder.checkpoints()

@@ -130,6 +130,7 @@ def _work(
         evaluate(run, training, seed, eval_id, evaluation, job.sample_batch, world, code_id(),
                  progress, stop)  # fmt: skip
         world.barrier()
+    world.leave()
 
 
 def _evaluations(run: RunFolder) -> list[tuple[str, Evaluation]]:
@@ -178,4 +179,8 @@ def _end_with_parent(stop: Callable[[], bool]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    exit_status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is on disk; gloo's threads may abort a process that takes its time to end.
+    os._exit(exit_status)

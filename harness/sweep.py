@@ -20,16 +20,17 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.ablation import read_ablation
 from harness.claim import last_attempt
+from harness.config import Job
 from harness.errors import UserError
-from harness.grid import expand, to_json
+from harness.grid import Grid, expand, to_json
 from harness.plan import Plan, PlannedRun, make_plan, redo_stale
 from harness.provenance import ROOT, check_own_packages
 from harness.record import prepare, read_json, write_json
-from harness.table import STYLES, Watch, duration
+from harness.table import Watch, duration, show_plan
+from harness.track import ui_command
 
 OK, INCOMPLETE, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
@@ -85,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
 def sweep(options: argparse.Namespace) -> int:
     """Plan, work until nothing is missing that can be done, report."""
     ablation = read_ablation(options.ablation, tuple(options.changes), options.base, options.seeds)
-    grid = expand(ablation, options.only)
+    whole = expand(ablation)  # the record and the report are of all cells, whatever --only picks
+    grid = expand(ablation, options.only) if options.only else whole
     outputs = options.outputs.resolve()
     plan = make_plan(grid, outputs)
     if options.json:
@@ -96,22 +98,21 @@ def sweep(options: argparse.Namespace) -> int:
         for moved in redo_stale(plan):
             console.print(f"kept as {moved}", markup=False)
         plan = make_plan(grid, outputs)
-    show(plan, console, every_run=options.dry_run)
+    show_plan(plan, console, every_run=options.dry_run)
     if options.dry_run:
         return OK
-    record = to_json(grid)
+    record = to_json(whole)
     write_json(outputs / "ablations" / f"{ablation.name}.json", record)
-    started = time.monotonic()
-    worked = False
-    tried: set[str] = set()
-    while todo := _todo(plan, options.retry_failed, tried):
+    if _todo(plan, options.retry_failed, set()):
         _check_data()
-        worked = True
+        started = time.monotonic()
         with _tracker(ablation.name, outputs, options.no_track):
-            _work(plan, todo, options, console)
-        tried |= {run.run_id for run in todo if run.state != "running"}
-        plan = make_plan(grid, outputs)
-    return finish(plan, record, outputs, worked, time.monotonic() - started, console)
+            plan = _work(plan, options, console)
+            report(whole, record, outputs)
+        console.print(f"worked for {duration(time.monotonic() - started)}")
+    else:
+        report(whole, record, outputs)
+    return conclude(plan, record["name"], outputs, console)
 
 
 def _todo(plan: Plan, retry_failed: bool, tried: set[str]) -> list[PlannedRun]:
@@ -124,30 +125,37 @@ def _todo(plan: Plan, retry_failed: bool, tried: set[str]) -> list[PlannedRun]:
     return wanted
 
 
-def _work(
-    plan: Plan, todo: list[PlannedRun], options: argparse.Namespace, console: Console
-) -> None:
-    mine = [run for run in todo if run.state != "running"]
-    job = plan.grid.job
-    for run in mine:
-        prepare(run.folder, run.training, run.group_id, run.seed, job, run.evaluations)
-    folders = [run.folder.path for run in mine]
-    with Watch(todo, console):
-        try:
-            if not mine:  # another sweep has them: look again in a moment
-                time.sleep(2)
-            elif options.launcher == "ray":
-                from harness.launch import ray
+def _work(plan: Plan, options: argparse.Namespace, console: Console) -> Plan:
+    """Launch what is missing until nothing is left to try; the plan as it then stands."""
+    tried: set[str] = set()
+    while todo := _todo(plan, options.retry_failed, tried):
+        mine = [run for run in todo if run.state != "running"]
+        for run in mine:
+            prepare(run.folder, run.training, run.group_id, run.seed, plan.grid.job,
+                    run.evaluations)  # fmt: skip
+        with Watch(todo, console):
+            try:
+                _launch([run.folder.path for run in mine], plan.grid.job, options)
+            except KeyboardInterrupt:
+                console.print("stopping: each run writes a checkpoint first")
+                _wait_for_end(mine)
+                raise
+        tried |= {run.run_id for run in mine}
+        plan = make_plan(plan.grid, options.outputs.resolve())
+    return plan
 
-                ray.launch(folders, job, options.ray_address)
-            else:
-                from harness.launch import inline
 
-                inline.launch(folders, job)
-        except KeyboardInterrupt:
-            console.print("stopping: each run writes a checkpoint first (again Ctrl-C: at once)")
-            _wait_for_end(mine)
-            raise
+def _launch(folders: list[Path], job: Job, options: argparse.Namespace) -> None:
+    if not folders:  # another sweep has what is left: look again in a moment
+        time.sleep(2)
+    elif options.launcher == "ray":
+        from harness.launch import ray
+
+        ray.launch(folders, job, options.ray_address)
+    else:
+        from harness.launch import inline
+
+        inline.launch(folders, job)
 
 
 def _wait_for_end(runs: list[PlannedRun]) -> None:
@@ -196,77 +204,22 @@ def _tracker(name: str, outputs: Path, off: bool) -> Iterator[None]:
         tracker.wait()
 
 
-def show(plan: Plan, console: Console, every_run: bool) -> None:
-    """The plan for people."""
-    grid, counts = plan.grid, plan.counts()
-    evaluations = sum(len(run.evaluations) for run in plan.runs)
-    measured = sum(
-        state in ("done", "stale")
-        for run in plan.runs
-        for state, _ in run.evaluation_states.values()
-    )
-    console.print(f"[bold]{escape(grid.ablation.question)}[/]")
-    console.print(
-        f"{len(grid.cells)} cells x {len(grid.ablation.seeds)} seeds: {len(plan.runs)} trainings "
-        f"({', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}), "
-        f"{evaluations} evaluations ({measured} done)"
-    )
-    saved = plan.trainings_without_sharing - len(plan.runs)
-    if saved:
-        console.print(
-            f"sharing saves {saved} of {plan.trainings_without_sharing} trainings "
-            f"({plan.images_saved():,} training images{_gpu_hours(plan)})"
-        )
-    for rule, count in grid.dropped.items():
-        console.print(f"exclude '{rule}' dropped {count} cells", markup=False)
-    for note in grid.notes:
-        console.print(note, markup=False)
-    if not every_run:
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "seed", "state", "evaluations", "cell", "reason"):
-        table.add_column(column, overflow="fold")
-    for run in plan.runs:
-        done = sum(state in ("done", "stale") for state, _ in run.evaluation_states.values())
-        state = f"[{STYLES[run.state]}]{run.state}[/]"
-        table.add_row(run.run_id[:8], str(run.seed), state, f"{done}/{len(run.evaluations)}",
-                      escape(run.label), escape(run.reason))  # fmt: skip
-    console.print(table)
+def report(grid: Grid, record: dict[str, Any], outputs: Path) -> None:
+    """Write the report, unless the one that is there was made of the same results."""
+    folder = outputs / "reports" / record["name"]
+    inputs = {"grid": record, "plan": make_plan(grid, outputs).to_json()}
+    if (folder / "report.md").exists() and (folder / "inputs.json").exists():
+        if read_json(folder / "inputs.json") == inputs:
+            return
+    from reports.render import build
+
+    build(record, outputs)
+    write_json(folder / "inputs.json", inputs)
 
 
-def _gpu_hours(plan: Plan) -> str:
-    """What the saved images would have taken at the speed of the trainings that are done."""
-    speeds = []
-    for run in plan.runs:
-        done = run.folder.done() if run.folder.exists() else None
-        if done and done["seconds"]:
-            speeds.append(done["images"] / done["seconds"])
-    if not speeds:
-        return ""
-    hours = plan.images_saved() / (sum(speeds) / len(speeds)) / 3600
-    kind = "GPU" if plan.grid.job.gpus else "CPU"
-    return f", {hours:.2g} {kind} hours at {sum(speeds) / len(speeds):.0f} images/s"
-
-
-def finish(
-    plan: Plan,
-    record: dict[str, Any],
-    outputs: Path,
-    worked: bool,
-    seconds: float,
-    console: Console,
-) -> int:
-    """Write the report, say what failed and where everything is; the exit status."""
-    name = record["name"]
-    report = outputs / "reports" / name / "report.md"
-    if worked or not _report_is_current(report, plan):
-        from reports.render import build
-
-        build(record, outputs)
-        write_json(report.with_name("inputs.json"), _report_inputs(plan))
+def conclude(plan: Plan, name: str, outputs: Path, console: Console) -> int:
+    """Say what failed, the figures that matter and where everything is; the exit status."""
     missing = [run for run in plan.runs if not run.has_results]
-    if worked:
-        console.print(f"worked for {duration(seconds)}")
     for run in missing:
         console.print(f"[red]{run.state}[/] {run.run_id} seed {run.seed} {escape(run.label)}: "
                       f"{escape(run.reason)}")  # fmt: skip
@@ -278,35 +231,11 @@ def finish(
     stale = [run for run in plan.runs if run.state == "stale"]
     if stale:
         console.print(f"{len(stale)} runs are stale ({stale[0].reason}); redo with --redo-stale")
-    _headline(record, outputs, console)
-    from harness.track import ui_command
-
-    console.print(f"report: {_short(report)}", markup=False)
+    folder = outputs / "reports" / name
+    console.print((folder / "headline.txt").read_text().rstrip(), markup=False)
+    console.print(f"report: {_short(folder / 'report.md')}", markup=False)
     console.print(f"MLflow: {ui_command(outputs)}", markup=False)
     return INCOMPLETE if missing else OK
-
-
-def _headline(record: dict[str, Any], outputs: Path, console: Console) -> None:
-    """The three figures that matter, as the report has them."""
-    file = outputs / "reports" / record["name"] / "headline.txt"
-    if file.exists():
-        console.print(file.read_text().rstrip(), markup=False)
-
-
-def _report_inputs(plan: Plan) -> dict[str, Any]:
-    """What a report was made of; the same inputs need no new one."""
-    return {
-        "plan": plan.to_json(),
-        "cells": [[cell.cell_id, cell.label] for cell in plan.grid.cells],
-        "baseline": plan.grid.baseline,
-    }
-
-
-def _report_is_current(report: Path, plan: Plan) -> bool:
-    inputs = report.with_name("inputs.json")
-    if not (report.exists() and inputs.exists()):
-        return False
-    return bool(read_json(inputs) == _report_inputs(plan))
 
 
 def _short(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep shows while it works: a live table on a terminal, plain lines elsewhere."""
+"""What a sweep shows: its plan, then a live table on a terminal or plain lines elsewhere."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.claim import last_attempt
-from harness.plan import PlannedRun, state_of
+from harness.plan import Plan, PlannedRun, state_of
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "new": "dim"}
 PLAIN_EVERY = 15.0  # seconds between a run's plain lines
@@ -69,6 +69,58 @@ def figures(run: PlannedRun) -> str:
         best[size] = min(value, best.get(size, value))
     told = [f"{value:.3g} @{h}x{w}" for (h, w), value in sorted(best.items())]
     return "best fid " + "  ".join(told) if told else ""
+
+
+def show_plan(plan: Plan, console: Console, every_run: bool) -> None:
+    """The plan for people."""
+    grid, counts = plan.grid, plan.counts()
+    evaluations = sum(len(run.evaluations) for run in plan.runs)
+    measured = sum(
+        state in ("done", "stale")
+        for run in plan.runs
+        for state, _ in run.evaluation_states.values()
+    )
+    console.print(f"[bold]{escape(grid.ablation.question)}[/]")
+    console.print(
+        f"{len(grid.cells)} cells x {len(grid.ablation.seeds)} seeds: {len(plan.runs)} trainings "
+        f"({', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}), "
+        f"{evaluations} evaluations ({measured} done)"
+    )
+    saved = plan.trainings_without_sharing - len(plan.runs)
+    if saved:
+        console.print(
+            f"sharing saves {saved} of {plan.trainings_without_sharing} trainings "
+            f"({plan.images_saved():,} training images{_gpu_hours(plan)})"
+        )
+    for rule, count in grid.dropped.items():
+        console.print(f"exclude '{rule}' dropped {count} cells", markup=False)
+    for note in grid.notes:
+        console.print(note, markup=False)
+    if not every_run:
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "seed", "state", "evaluations", "cell", "reason"):
+        table.add_column(column, overflow="fold")
+    for run in plan.runs:
+        done = sum(state in ("done", "stale") for state, _ in run.evaluation_states.values())
+        state = f"[{STYLES[run.state]}]{run.state}[/]"
+        table.add_row(run.run_id[:8], str(run.seed), state, f"{done}/{len(run.evaluations)}",
+                      escape(run.label), escape(run.reason))  # fmt: skip
+    console.print(table)
+
+
+def _gpu_hours(plan: Plan) -> str:
+    """What the saved images would have taken at the speed of the trainings that are done."""
+    speeds = []
+    for run in plan.runs:
+        done = run.folder.done() if run.folder.exists() else None
+        if done and done["seconds"]:
+            speeds.append(done["images"] / done["seconds"])
+    if not speeds:
+        return ""
+    hours = plan.images_saved() / (sum(speeds) / len(speeds)) / 3600
+    kind = "GPU" if plan.grid.job.gpus else "CPU"
+    return f", {hours:.2g} {kind} hours at {sum(speeds) / len(speeds):.0f} images/s"
 
 
 class Watch:

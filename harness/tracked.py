@@ -37,10 +37,10 @@ NOT_METRICS = ("step", "images", "time")  # of a line of metrics.jsonl
 
 @dataclass(frozen=True)
 class Figure:
-    """An evaluation's value, with when it was measured (milliseconds)."""
+    """An evaluation's value, and when it was measured."""
 
     value: float
-    time: int
+    time: int  # milliseconds
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,6 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
     done, last = run.done(), last_attempt(run)
     if state == "new":
         state = "waiting" if done else "interrupted"
-
     figures: dict[str, Figure] = {}
     samples: dict[str, tuple[Path, str]] = {}
     codes = set(done["code_ids"] if done else [last.data["code_id"]] if last else [])

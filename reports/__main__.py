@@ -19,7 +19,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="seeds 0 .. N-1 in place of the file's"
     )
-    parser.add_argument("--only", metavar="PATTERN", help="only the cells whose label holds this")
     options = parser.parse_args(arguments)
     try:
         if options.seeds is not None and options.seeds < 1:
@@ -27,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         ablation = read_ablation(
             options.ablation, tuple(options.changes), options.base, options.seeds
         )
-        grid = expand(ablation, options.only)
+        grid = expand(ablation)
         from reports.render import build  # slow to import; a typo is answered without it
 
         report = build(to_json(grid), options.outputs)

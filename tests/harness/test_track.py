@@ -118,10 +118,7 @@ def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
     record = whole(folder)
     (folder / "outputs/reports/small").mkdir(parents=True)
     (folder / "outputs/reports/small/report.md").write_text("# small")
-    first = track(folder, "sync", "small")
-    assert (first.returncode, first.stderr) == (0, "")
-    assert first.stdout.startswith("small: up to date; mlflow ui --backend-store-uri sqlite:///")
-    assert first.stdout.count("\n") == 1
+    server.sync(folder)
     after_first = everything(folder)
     server.sync(folder)
     assert everything(folder) == after_first  # again: not a row, not a file
@@ -163,7 +160,9 @@ def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
     assert baselines == ["small /law=extrapolate"]
 
     rebuilt = track(folder, "rebuild")
-    assert (rebuilt.returncode, rebuilt.stdout, rebuilt.stderr) == (0, first.stdout, "")
+    assert (rebuilt.returncode, rebuilt.stderr) == (0, "")  # not a word of MLflow's
+    assert rebuilt.stdout.startswith("small: up to date; mlflow ui --backend-store-uri sqlite:///")
+    assert rebuilt.stdout.count("\n") == 1
     assert server.content(folder) == found
     old = set(after_first["files"])
     now = set(everything(folder)["files"])
