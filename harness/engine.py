@@ -108,7 +108,8 @@ def make_engine(model: nn.Module, train: Train, world: World) -> Any:
             f"{world.size} x {train.accumulation}"
         )
     # DeepSpeed fills its buckets of 5e8 elements (2 GB) anew each step, whatever the model's size.
-    bucket = min(500_000_000, sum(p.numel() for p in model.parameters()))
+    # It wants them even.
+    bucket = min(500_000_000, sum(p.numel() for p in model.parameters()) // 2 * 2 + 2)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=train.learning_rate,
@@ -133,6 +134,13 @@ def make_engine(model: nn.Module, train: Train, world: World) -> Any:
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
+
+
+def make_deterministic(threads: int) -> None:
+    """The same bits from the same draws, on CUDA too (its attention is not so by default)."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
 
 
 def quiet() -> None:

@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    if _complete(run):  # another sweep was quicker
+        return DONE
     stop = _stop_on_signals()
     rank = int(os.environ.get("RANK", 0))
     held = None
@@ -63,6 +65,11 @@ def main(arguments: list[str] | None = None) -> int:
     if held:
         held.end("done")
     return DONE
+
+
+def _complete(run: RunFolder) -> bool:
+    measured = all(run.result_file(eval_id).exists() for eval_id in run.requests())
+    return run.done_file.exists() and measured
 
 
 def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
@@ -107,14 +114,13 @@ def _work(
 ) -> None:
     import torch
 
-    from harness.engine import join_world, quiet
+    from harness.engine import join_world, make_deterministic, quiet
     from harness.evaluate import evaluate
     from harness.train import train
 
     quiet()
     ranks = int(os.environ.get("WORLD_SIZE", 1))
-    torch.set_num_threads(max(1, job.cpus // ranks))
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    make_deterministic(max(1, job.cpus // ranks))
     world = join_world()
     training, seed = Training.model_validate_json(json.dumps(spec["config"])), spec["seed"]
     progress: Json = held.progress if held else {}

@@ -56,7 +56,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
     add("--no-track", action="store_true", help="leave MLflow alone; fill it later with "
         "'python -m harness.track sync'")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: must be at least 1")
     return options
@@ -208,9 +208,9 @@ def report(grid: Grid, record: dict[str, Any], outputs: Path) -> None:
     """Write the report, unless the one that is there was made of the same results."""
     folder = outputs / "reports" / record["name"]
     inputs = {"grid": record, "plan": make_plan(grid, outputs).to_json()}
-    if (folder / "report.md").exists() and (folder / "inputs.json").exists():
-        if read_json(folder / "inputs.json") == inputs:
-            return
+    made = [folder / "report.md", folder / "inputs.json"]
+    if all(file.exists() for file in made) and read_json(made[1]) == inputs:
+        return
     from reports.render import build
 
     build(record, outputs)

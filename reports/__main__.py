@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--seeds", type=int, metavar="N", help="seeds 0 .. N-1 in place of the file's"
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         if options.seeds is not None and options.seeds < 1:
             raise UserError(f"--seeds {options.seeds}: give 1 or more")

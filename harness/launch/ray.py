@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,8 @@ def launch(run_dirs: Sequence[Path], job: Job, address: str | None = None) -> No
         UserError: the cluster cannot be reached, or no node has what one run asks for.
         KeyboardInterrupt: as it came; the runs are told to stop.
     """
+    if address not in (None, "auto"):
+        _check_reachable(address)
     os.environ |= ENVIRONMENT
     import ray
     from ray import tune
@@ -101,6 +104,22 @@ def launch(run_dirs: Sequence[Path], job: Job, address: str | None = None) -> No
         with contextlib.suppress(Exception):
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an address that nobody answers for minutes.
+
+    Raises:
+        UserError: nobody listens there, or it is no HOST:PORT.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--ray-address {address}: cannot be reached ({error}); give the HOST:PORT that "
+            "'ray start --head' prints, or 'auto' on one of the cluster's nodes"
+        ) from None
 
 
 def _check_resources(nodes: list[dict[str, Any]], job: Job) -> None:

@@ -19,6 +19,8 @@ from tests.tiny import ABLATION, BASE, ROOT, command, figures, losses, prepared,
 
 LONG = ("train.images=6400", "job.checkpoint_every=20")  # 200 steps
 
+pytestmark = pytest.mark.slow
+
 
 def outcome(run: RunFolder) -> str:
     attempt = last_attempt(run)
@@ -80,7 +82,7 @@ def test_nothing_is_done_twice(undisturbed: RunFolder) -> None:
     changed = {p.name for p in before if before[p] != after[p]}
     assert not changed
     new = {p.name for p in undisturbed.path.rglob("*") if p.is_file() and p not in before}
-    assert new == {"0002.json"}  # the attempt and its provenance
+    assert not new
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR2, signal.SIGKILL])
