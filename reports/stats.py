@@ -20,6 +20,7 @@ from reports.formats import (
 from reports.load import Column, Row
 
 LEVEL = 0.95  # of every interval
+RANKED = 6  # rows that the headline names after the best
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
 def headline(rows: Sequence[Row]) -> list[str]:
     """The figures that matter, as lines for a terminal: those of the largest resolution.
 
-    The best row; the baseline and the paired difference to it; the next best row and the floor.
+    The best row; the baseline and the paired difference to it; the other rows by rank and the floor.
     """
     metric = next(
         (m for m in in_order(m for r in rows for m in r.metrics) if family(m) == "fid"), None
@@ -155,7 +156,8 @@ def headline(rows: Sequence[Row]) -> list[str]:
     last = []
     others = [one for one in ranked if means[one] != means[first] and one != baseline]
     if others:
-        last.append(f"next best: {told(others[0])}")
+        more = f" and {len(others) - RANKED} more" if len(others) > RANKED else ""
+        last.append("then " + " · ".join(told(one) for one in others[:RANKED]) + more)
     floor = floors(rows, column, metric)
     if floor:
         last.append(f"real images: {figure(metric, next(iter(floor.values())))}")

@@ -239,7 +239,7 @@ def test_command(
     said = capsys.readouterr().out.splitlines()
     assert said[0] == ("FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RPE-2D ×2 (RoPE) 20.9")
     assert said[-1] == str(tmp_path / "out" / "reports" / "small" / "report.md")
-    assert main([file, "train.images=80000", "--only", "law=pi", "--outputs", out]) == 0
+    assert main([file, "train.images=80000", "--outputs", out]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no evaluation is finished yet"
 
 
@@ -247,7 +247,6 @@ def test_command(
     ("arguments", "told"),
     [
         (["{folder}/smal.yaml"], "smal.yaml"),
-        (["{folder}/small.yaml", "--only", "sincoss"], "--only 'sincoss' matches none"),
         (["{folder}/small.yaml", "train.image=3"], "did you mean 'train.images'?"),
         (["{folder}/small.yaml", "--base", "nothing.yaml"], "--base nothing.yaml"),
         (["{folder}/small.yaml", "--seeds", "0"], "--seeds 0"),

@@ -111,7 +111,7 @@ def test_headline_of_one_seed() -> None:
     assert headline(rows) == [
         "FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RPE-2D ×2 (RoPE) 20.9",
         "baseline: RoPE 38.1; difference of the best −17.2 (n = 1, no interval)",
-        "next best: bicubic 21.6 | real images: 0.700",
+        "then bicubic 21.6 | real images: 0.700",
     ]
 
 
@@ -129,7 +129,7 @@ def test_headline_where_the_baseline_is_best_or_nothing_is_there() -> None:
     rows = [row("RoPE", 20.0, is_baseline=True), row("PI", 30.0)]
     assert headline(rows) == [
         "FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RoPE 20.0 (the baseline)",
-        "next best: PI 30.0 | real images: 0.700",
+        "then PI 30.0 | real images: 0.700",
     ]
     assert headline([row("RoPE", None)]) == ["no evaluation is finished yet"]
     assert headline([]) == ["no evaluation is finished yet"]
