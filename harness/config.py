@@ -196,7 +196,8 @@ class Evaluate(Section):
 class Job(Section):
     cpus: Positive = Field(1, description="CPU cores a run takes (threads = cpus / ranks)")
     gpus: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="GPUs a run takes; a fraction shares one"
+        0.0,
+        description="GPUs a run reserves; a fraction shares one; at 0 a visible one is used too",
     )
     ranks: Positive = Field(1, description="processes that train one run together")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")

@@ -82,11 +82,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def ui_command(outputs: Path) -> str:
     """The command that opens MLflow's pages over `outputs`, for people to copy."""
-    database = (outputs / "mlflow.db").resolve()
+    database, python = (outputs / "mlflow.db").resolve(), Path(sys.executable)
     if database.is_relative_to(Path.cwd()):
         database = database.relative_to(Path.cwd())
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    # The environment that runs this need not be on PATH: `make demo` activates none.
+    mlflow = "mlflow" if shutil.which("mlflow") else f"{shlex.quote(str(python))} -m mlflow"
     uri = shlex.quote(f"sqlite:///{database}")
-    return f"mlflow ui --backend-store-uri {uri} --host 127.0.0.1 --port 5000"
+    return f"{mlflow} ui --backend-store-uri {uri} --host 127.0.0.1 --port 5000"
 
 
 def ablation_names(outputs: Path, asked: Sequence[str]) -> list[str]:

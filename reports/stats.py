@@ -119,7 +119,7 @@ def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
 def headline(rows: Sequence[Row]) -> list[str]:
     """The figures that matter, as lines for a terminal: those of the largest resolution.
 
-    The best row; the baseline and the paired difference to it; the other rows by rank and the floor.
+    The best row; the baseline and the paired difference to it; the other rows and the floor.
     """
     metric = next(
         (m for m in in_order(m for r in rows for m in r.metrics) if family(m) == "fid"), None
