@@ -4,33 +4,38 @@ A checkpoint is written under a temporary name by all ranks and renamed by rank 
 finished. The two newest are kept.
 """
 
+import os
 import shutil
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 
 from harness.ema import Ema
 from harness.engine import World
-from harness.record import RunFolder, read_json, write_json
+from harness.errors import UserError
+from harness.record import Json, RunFolder, read_json, write_atomic, write_json
 
 KEEP = 2
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint that cannot be continued from; the message says why and what to do."""
 
 
-def save(
-    run: RunFolder, step: int, pending: list[float], engine: Any, ema: Ema, world: World
-) -> None:
-    """Write the checkpoint after `step` steps (collective).
+def save(run: RunFolder, state: Json, engine: Any, ema: Ema, world: World) -> None:
+    """Write the checkpoint after `state["step"]` steps (collective).
 
-    `pending` are the losses of steps that metrics.jsonl has no line for yet, so that the line is
-    the same whether or not the run was stopped in between.
+    `state` also has `pending`, the losses of steps that metrics.jsonl has no line for yet, so that
+    the line is the same whether or not the run was stopped in between, and `code_ids`, all code
+    that has trained this run.
     """
     folder = run.path / "checkpoints"
-    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.tmp"
+    name = f"step-{state['step']:08d}"
+    final, temporary = folder / name, folder / f".{name}.tmp"
     if final.exists():
         return
     if world.rank == 0:
@@ -39,25 +44,32 @@ def save(
     world.barrier()
     engine.save_checkpoint(str(temporary), tag="engine", save_latest=False)
     if world.rank == 0 or engine.zero_optimization_stage() == 3:
-        save_file(ema.averages, temporary / f"ema-{world.rank}.safetensors")
-    if world.rank == 0:
-        state = {"step": step, "ranks": world.size, "pending": pending}
-        write_json(temporary / "state.json", state)
+        write_atomic(temporary / f"ema-{world.rank}.safetensors", save_tensors(ema.averages))
     world.barrier()
     if world.rank == 0:
+        write_json(temporary / "state.json", state | {"ranks": world.size})
+        for file in temporary.glob("engine/*"):
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.rename(final)
         for old in run.checkpoints()[:-KEEP]:
             shutil.rmtree(old)
     world.barrier()
 
 
-def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> tuple[int, list[float]]:
-    """Continue from the newest whole checkpoint: (steps done, pending losses), or (0, []).
+def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> Json:
+    """Continue from the newest whole checkpoint; its state, or that of step 0 (collective).
+
+    Every file is checked before the engine takes any of it, and all ranks choose the same one.
 
     Raises:
         CheckpointError: it was written by another number of ranks at a ZeRO stage above 0.
     """
     for folder in reversed(run.checkpoints()):
+        if world.any(bool(found := _damage(folder, world))):
+            if found:
+                print(f"checkpoint {folder.name} is damaged ({found}); trying the one before")
+            continue
         state = read_json(folder / "state.json")
         stage = engine.zero_optimization_stage()
         if stage > 0 and state["ranks"] != world.size:
@@ -66,17 +78,28 @@ def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> tuple[int, list
                 f"cannot be continued by {world.size}; set job.ranks={state['ranks']}"
             )
         part = world.rank if stage == 3 else 0
-        try:
-            averages = load_file(folder / f"ema-{part}.safetensors", device=str(world.device))
-            engine.load_checkpoint(str(folder), tag="engine")
-        except (OSError, SafetensorError, RuntimeError, EOFError) as error:
-            print(
-                f"checkpoint {folder.name} is damaged ({error}); trying the one before", flush=True
-            )
-            continue
-        ema.load(averages)
-        return int(state["step"]), state["pending"]
-    return 0, []
+        ema.load(load_file(folder / f"ema-{part}.safetensors", device=str(world.device)))
+        engine.load_checkpoint(str(folder), tag="engine")
+        return state
+    return {"step": 0, "pending": [], "code_ids": []}
+
+
+def _damage(folder: Path, world: World) -> str:
+    """What is wrong with this rank's share of a checkpoint's files, by their checksums; or ''."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    try:
+        read_json(folder / "state.json", needs=("step", "pending", "ranks", "code_ids"))
+        for file in files[world.rank :: world.size]:
+            if file.suffix == ".pt":  # torch's files are zip archives
+                with ZipFile(file) as archive:
+                    if bad := archive.testzip():
+                        return f"{file.name}: {bad}"
+            elif file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+    except (UserError, OSError, BadZipFile, SafetensorError) as error:
+        return str(error)
+    return ""
 
 
 def discard(run: RunFolder) -> None:

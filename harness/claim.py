@@ -59,7 +59,7 @@ class Attempt:
         if self.ended:
             return False
         if self.data["host"] == this_host():
-            return _started(self.data["pid"]) == self.data["pid_started"]
+            return _started(self.data["pid"]) == self.data.get("pid_started", "")
         try:
             silence = time.time() - self.file.stat().st_mtime
         except OSError:
@@ -70,7 +70,9 @@ class Attempt:
 def last_attempt(run: RunFolder) -> Attempt | None:
     """The newest attempt at a run, or None."""
     files = sorted((run.path / "attempts").glob("[0-9]*.json"))
-    return Attempt(int(files[-1].stem), files[-1], read_json(files[-1])) if files else None
+    if not files:
+        return None
+    return Attempt(int(files[-1].stem), files[-1], read_json(files[-1], needs=("host", "pid")))
 
 
 class Claim:
@@ -92,7 +94,8 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
-            if _file(self.run, self.number + 1).exists():  # taken over: two must never train
+            taken_over = _file(self.run, self.number + 1).exists()
+            if taken_over or not self.file.exists():  # two must never train; or it was moved away
                 os._exit(EXIT_LOST)
             with contextlib.suppress(OSError):  # a full disk stops the training, not the heartbeat
                 write_json(self.file, self.data | {"progress": self.progress})

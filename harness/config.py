@@ -3,26 +3,17 @@
 `Training` decides what is trained and is hashed into the run's id, `Evaluation` decides how it is
 sampled and measured and is hashed into the evaluation's id, and `job` decides only where and in
 what portions the work is done, and is hashed nowhere.
+What turns a file's values into it is in `harness.settings`.
 `python -m harness.config` prints every key with its meaning.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from harness.errors import UserError, nearest
+from harness.errors import nearest
 from harness.extractors import FACTS as EXTRACTORS
-from harness.yamlfile import Value, plain
 from models import names
 
 
@@ -46,11 +37,17 @@ def as_size(value: object) -> object:
     raise ValueError("must be a number of pixels, or [height, width]")
 
 
-Size = Annotated[
-    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]], BeforeValidator(as_size)
-]
-Positive = Annotated[int, Field(ge=1)]
+def as_pair(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return tuple(value)
+    raise ValueError("must be two numbers, such as [0.9, 0.99]")
+
+
+Positive = Annotated[int, Field(ge=1, le=10**12)]  # a larger count is a slip; most are tighter
+Pixels = Annotated[Positive, Field(le=2**16)]
+Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(as_size)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Section(BaseModel):
@@ -75,13 +72,15 @@ class Model(Section):
         description="base of the encoding's frequencies; null: 100 for rope (as in rope-vit), "
         "10000 for sincos (as in DiT)",
     )
-    width: Positive = Field(64, description="token width (channels)")
-    depth: Positive = Field(4, description="number of blocks")
-    heads: Positive = Field(2, description="attention heads; must divide the width")
+    width: Annotated[Positive, Field(le=2**16)] = Field(64, description="token width (channels)")
+    depth: Annotated[Positive, Field(le=1000)] = Field(4, description="number of blocks")
+    heads: Annotated[Positive, Field(le=2**16)] = Field(
+        2, description="attention heads; must divide the width"
+    )
     mlp_ratio: Annotated[float, Field(gt=0)] = Field(
         4.0, description="hidden width of the MLP / width"
     )
-    patch: Positive = Field(2, description="side of a patch in pixels (or latents)")
+    patch: Pixels = Field(2, description="side of a patch in pixels (or latents)")
     qk_norm: bool = Field(True, description="RMS-normalise queries and keys per head")
 
 
@@ -90,7 +89,9 @@ class Positions(Section):
         "consecutive", description="positions drawn while training; 'randomized' is RPE-2D"
     )
     range_multiplier: Annotated[float, Field(ge=1, le=64)] = Field(
-        1.0, description="length of the position range / patches along the axis (L / n)"
+        1.0,
+        description="length of the position range / patches along the axis (L / n); "
+        "the length is rounded, half to even",
     )
 
 
@@ -123,13 +124,15 @@ class Objective(Section):
 
 class Train(Section):
     images: Positive = Field(description="training length: images seen")
-    batch: Positive = Field(64, description="images a step, over all ranks and accumulated parts")
+    batch: Annotated[Positive, Field(le=2**20)] = Field(
+        64, description="images a step, over all ranks and accumulated parts"
+    )
     learning_rate: Annotated[float, Field(gt=0)] = Field(
         2e-3, description="peak learning rate of AdamW"
     )
-    betas: Annotated[
-        tuple[Fraction, Fraction], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
-    ] = Field((0.9, 0.99), description="AdamW's moment decays")
+    betas: Annotated[tuple[Decay, Decay], BeforeValidator(as_pair)] = Field(
+        (0.9, 0.99), description="AdamW's moment decays"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         0.01, description="AdamW's decoupled weight decay"
     )
@@ -143,14 +146,12 @@ class Train(Section):
         0.6, description="share of the images after which the rate falls linearly"
     )
     final_rate: Fraction = Field(0.02, description="learning rate at the end / peak")
-    ema: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.998, description="decay of the weights' moving average a step"
-    )
+    ema: Decay = Field(0.998, description="decay of the weights' moving average a step")
     precision: Annotated[str, one_of(("fp32", "bf16"))] = Field(
         "fp32", description="arithmetic of the forward pass"
     )
     zero_stage: Annotated[int, Field(ge=0, le=3)] = Field(0, description="DeepSpeed's ZeRO stage")
-    accumulation: Positive = Field(
+    accumulation: Annotated[Positive, Field(le=2**20)] = Field(
         1, description="parts of a batch that are accumulated before a step"
     )
 
@@ -174,36 +175,46 @@ class Inference(Section):
         1.0, description="classifier-free guidance; 1 is without"
     )
     solver: Annotated[str, one_of(("euler", "heun"))] = Field("heun", description="ODE solver")
-    steps: Positive = Field(6, description="solver steps (Heun evaluates the model twice a step)")
+    steps: Annotated[Positive, Field(le=10_000)] = Field(
+        6, description="solver steps (Heun evaluates the model twice a step)"
+    )
 
 
 class Evaluate(Section):
     resolution: Size = Field(
         (16, 16), description="size generated and measured: pixels, or [height, width]"
     )
-    samples: Annotated[int, Field(ge=10)] = Field(500, description="images generated and measured")
+    samples: Annotated[Positive, Field(ge=10)] = Field(
+        500, description="images generated and measured"
+    )
     extractor: Annotated[str, one_of(tuple(EXTRACTORS))] = Field(
         "fashion-cnn", description="feature extractor; its name is part of the metric's name"
     )
-    reference_images: Annotated[int, Field(ge=2)] = Field(
+    reference_images: Annotated[Positive, Field(ge=2)] = Field(
         20000, description="training images behind the reference mean and covariance"
     )
-    manifold_images: Annotated[int, Field(ge=10)] = Field(
+    manifold_images: Annotated[Positive, Field(ge=10)] = Field(
         5000, description="training images behind precision and recall"
     )
 
 
 class Job(Section):
-    cpus: Positive = Field(1, description="CPU cores a run takes (threads = cpus / ranks)")
-    gpus: Annotated[float, Field(ge=0)] = Field(
+    cpus: Annotated[Positive, Field(le=10_000)] = Field(
+        1, description="CPU cores a run takes (threads = cpus / ranks)"
+    )
+    gpus: Annotated[float, Field(ge=0, le=10_000)] = Field(
         0.0,
         description="GPUs a run reserves; a fraction shares one; at 0 a visible one is used too",
     )
-    ranks: Positive = Field(1, description="processes that train one run together")
+    ranks: Annotated[Positive, Field(le=10_000)] = Field(
+        1, description="processes that train one run together"
+    )
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     log_every: Positive = Field(10, description="steps between lines of metrics.jsonl")
-    sample_batch: Positive = Field(125, description="images generated at once (rounding only)")
-    retries: Annotated[int, Field(ge=0)] = Field(
+    sample_batch: Annotated[Positive, Field(le=2**20)] = Field(
+        125, description="images generated at once (rounding only)"
+    )
+    retries: Annotated[int, Field(ge=0, le=1000)] = Field(
         2, description="times a run that was lost is started again"
     )
 
@@ -251,89 +262,6 @@ EVALUATION_KEYS = _keys(Evaluation)
 JOB_KEYS = _keys(Place)
 KEYS = TRAINING_KEYS | EVALUATION_KEYS | JOB_KEYS
 SECTIONS = tuple(dict.fromkeys(key.split(".")[0] for key in KEYS))
-
-P = TypeVar("P", bound=Section)
-
-
-def check_key(key: str, where: str, allowed: Iterable[str] = KEYS) -> None:
-    """Refuse a key that is none of `allowed`, with the nearest one."""
-    allowed = tuple(allowed)
-    if key not in allowed:
-        raise UserError(f"{where}: unknown key '{key}'{nearest(key, allowed) or _siblings(key)}")
-
-
-def _siblings(key: str) -> str:
-    section = key.split(".")[0]
-    fields = [k for k in KEYS if k.startswith(section + ".")]
-    if fields:
-        return f"; '{section}' has {', '.join(f.split('.')[1] for f in fields)}"
-    return f"; sections are {', '.join(SECTIONS)}"
-
-
-def flatten(tree: dict[str, Value], prefix: str = "") -> dict[str, Value]:
-    """Nested mappings -> {dotted key: Value}; dotted keys may stand in the tree as well."""
-    flat: dict[str, Value] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value.data, dict):
-            inner = flatten(value.data, path + ".")
-        else:
-            check_key(path, value.where)
-            inner = {path: value}
-        for name, item in inner.items():
-            if name in flat:
-                raise UserError(
-                    f"{item.where}: '{name}' stands twice (first at {flat[name].where}); keep one"
-                )
-            flat[name] = item
-    return flat
-
-
-def build(part: type[P], flat: Mapping[str, Value]) -> P:
-    """The validated `part` from its dotted keys; keys of other parts are passed over.
-
-    Raises:
-        UserError: one line with file, line, key, what was got and what is allowed.
-    """
-    tree: dict[str, dict[str, object]] = {}
-    for key, value in flat.items():
-        section, name = key.split(".")
-        if section in part.model_fields:
-            tree.setdefault(section, {})[name] = plain(value)
-    try:
-        return part.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(_explain(error.errors()[0], flat)) from None
-
-
-def check_value(key: str, value: Value) -> None:
-    """Refuse a value that the key could never have.
-
-    Raises:
-        UserError: what was got and what is allowed.
-    """
-    field = KEYS[key]
-    kind: Any = field.annotation
-    if field.metadata:
-        kind = Annotated.__class_getitem__((kind, *field.metadata))  # type: ignore[attr-defined]
-    try:
-        TypeAdapter(kind, config=ConfigDict(strict=True)).validate_python(plain(value))
-    except ValidationError as error:
-        raise UserError(
-            _explain({**error.errors()[0], "loc": key.split(".")}, {key: value})
-        ) from None
-
-
-def _explain(error: Mapping[str, Any], flat: Mapping[str, Value]) -> str:
-    path = [str(step) for step in error["loc"]]
-    key = ".".join(path[:2])
-    if error["type"] == "missing":
-        missing = key if len(path) > 1 else f"{key}.{'resolution' if key == 'data' else 'images'}"
-        known = next((value.where.rsplit(":", 1)[0] for value in flat.values()), "the base file")
-        return f"{known}: '{missing}' is missing: {KEYS[missing].description}"
-    where = flat[key].where if key in flat else "configuration"
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {key}: got {plain(flat[key])!r}: {reason} ({KEYS[key].description})"
 
 
 def main() -> None:

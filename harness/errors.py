@@ -11,6 +11,17 @@ class UserError(Exception):
     """
 
 
+def short(text: str) -> str:
+    """`text` for a message: on one line, cut at 80 characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def got(value: object) -> str:
+    """`value` for a message, as Python writes it, cut at 80 characters."""
+    return short(repr(value))
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the choice most like `word`, or nothing where none is like it."""
     choices = list(choices)

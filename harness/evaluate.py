@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from safetensors.torch import load_file as load_weights
 
@@ -17,6 +18,7 @@ from harness.config import Evaluation, Training
 from harness.data import real_images
 from harness.dataset import FACTS
 from harness.engine import World
+from harness.errors import UserError
 from harness.features import Features, extract
 from harness.identity import FORMAT, digest, protocol_of
 from harness.metrics import fid, inception_score, moments, precision_recall
@@ -52,7 +54,9 @@ def reference(
     """
     keys = ("reference", "manifold", "extractor_sha256")
     file = cache / f"{digest([protocol[key] for key in keys])}.safetensors"
-    if not file.exists():
+    try:
+        return Reference(**load_file(file))
+    except (FileNotFoundError, SafetensorError):  # a damaged one is made again
         seen = extract(extractor, real_images("train", max(images, manifold), size), device=device)
         mean, covariance = moments(seen.features[:images])
         arrays = {
@@ -61,7 +65,7 @@ def reference(
             "manifold": seen.features[:manifold].numpy(),
         }
         write_atomic(file, save(arrays))
-    return Reference(**load_file(file))
+        return Reference(**load_file(file))
 
 
 def figures(seen: Features, real: Reference, extractor: str) -> dict[str, float]:
@@ -76,9 +80,19 @@ def figures(seen: Features, real: Reference, extractor: str) -> dict[str, float]
 
 
 def load_model(run: RunFolder, training: Training, device: torch.device) -> DiT:
-    """The trained network with its averaged weights, on `device`."""
+    """The trained network with its averaged weights, on `device`.
+
+    Raises:
+        UserError: the weights are damaged.
+    """
     model = make_model(training)
-    model.load_state_dict(load_weights(run.weights_file))
+    try:
+        model.load_state_dict(load_weights(run.weights_file))
+    except SafetensorError as error:
+        raise UserError(
+            f"{run.weights_file}: is damaged ({error}); delete it and give the same command again: "
+            "the last checkpoint has the same weights"
+        ) from None
     return model.to(device).eval()
 
 
@@ -108,19 +122,28 @@ def evaluate(
     count = 0
     progress |= {"stage": "evaluate", "eval_id": eval_id, "samples": 0, "of": protocol.samples}
     progress |= {"resolution": list(size)}
+    trouble: ValueError | RuntimeError | None = None
     for indices in chunks_of(protocol.samples, chunk, world.rank, world.size):
         if stop_asked():
-            raise Interrupted(f"stopped while sampling {size[0]}x{size[1]}")
-        pieces[indices.start] = generate(
-            model, training, inference, size, seed, indices, world.device
-        )
-        count += len(indices)
+            break
+        try:
+            images = generate(model, training, inference, size, seed, indices, world.device)
+        except (ValueError, RuntimeError) as error:
+            trouble = error
+            break
+        pieces[indices.start] = images
+        count = min(protocol.samples, count + len(indices) * world.size)
         seconds = time.monotonic() - started
         progress |= {
-            "samples": count * world.size,
-            "images_per_second": count * world.size / seconds,
-            "seconds_left": seconds * (protocol.samples / (count * world.size) - 1),
+            "samples": count,
+            "images_per_second": count / seconds,
+            "seconds_left": seconds * (protocol.samples / count - 1),
         }
+    # No rank may wait for images of another that will not come.
+    if world.any(trouble is not None):
+        raise trouble or ValueError("another rank could not generate its images")
+    if world.any(stop_asked()):
+        raise Interrupted(f"stopped while sampling {size[0]}x{size[1]}")
     gathered = world.gather(pieces)
     if gathered is None:
         return

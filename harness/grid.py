@@ -2,24 +2,14 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from harness.ablation import Ablation, Axes, Condition
-from harness.config import (
-    KEYS,
-    TRAINING_KEYS,
-    Evaluation,
-    Inference,
-    Job,
-    Place,
-    Training,
-    build,
-    check_value,
-)
-from harness.errors import UserError, nearest
+from harness.ablation import Ablation
+from harness.config import TRAINING_KEYS, Evaluation, Inference, Job, Place, Training
+from harness.errors import UserError, nearest, short
 from harness.identity import (
     FORMAT,
     CombinationError,
@@ -30,11 +20,11 @@ from harness.identity import (
     group_id_of,
     run_id_of,
 )
+from harness.points import MAX_CELLS, Choices, Fields, alone, count_cells, product, under
+from harness.settings import build, check_value
 from harness.yamlfile import Value, plain
 
-MAX_CELLS = 1_000_000
-
-Choices = dict[str, Value]
+MAX_EVALUATIONS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -125,44 +115,42 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
         only: keep the cells whose label holds this text (or matches it, with * and ?).
 
     Raises:
-        UserError: a value or a combination that is not allowed, more than a million cells, a
-            baseline that is no cell, nothing left.
+        UserError: a value or a combination that is not allowed, more than a million cells or ten
+            million evaluations, a baseline that is no cell, nothing left.
     """
-    count = count_cells(ablation)
-    if count > MAX_CELLS:
-        raise UserError(
-            f"{ablation.path}: the grid has {count:,} cells; at most {MAX_CELLS:,} are allowed: "
-            "take values from its axes"
-        )
-    defaults = {key: plain(field.default) for key, field in KEYS.items()}
-    defaults |= {key: plain(value) for key, value in ablation.fixed.items()}
-    _check_conditions(ablation)
-
+    fields = Fields(ablation.fixed)
+    _check_size(ablation, fields)
     dropped = {rule.name: 0 for rule in ablation.exclude}
     points: list[Choices] = []
     for point in itertools.chain.from_iterable(
-        _under(ablation, point, defaults) for point in _product(ablation.axes, ablation.zips)
+        under(ablation.when, point, fields)
+        for point in product([*alone(ablation.axes), *ablation.zips])
     ):
-        rule = next((r for r in ablation.exclude if _holds(r.condition, point, defaults)), None)
+        rule = next((r for r in ablation.exclude if fields.hold(r.condition, point)), None)
         if rule is None:
             points.append(point)
         else:
             dropped[rule.name] += 1
-    if not points and not ablation.include:
-        told = ", ".join(f"{name} dropped {n}" for name, n in dropped.items())
-        raise UserError(f"{ablation.path}: 'exclude' drops every cell ({told}); loosen a rule")
+    notes: list[str] = []
+    if not points:
+        told = ", ".join(f"{short(name)} dropped {n}" for name, n in dropped.items())
+        if not ablation.include:
+            raise UserError(f"{ablation.path}: 'exclude' drops every cell ({told}); loosen a rule")
+        notes.append(
+            f"'exclude' drops every cell of the axes ({told}); only included ones are left"
+        )
     product_size = len(points)
     points += ablation.include
 
     cells: dict[str, Cell] = {}
-    written: list[tuple[Mapping[str, Any], str]] = []  # every point as written -> its cell
-    notes: list[str] = []
+    written: list[tuple[Choices, str]] = []  # every point as written -> its cell
     job = build(Place, ablation.fixed).job
-    cached = _Cached(ablation.fixed, list(_product(ablation.evaluate, [])))
+    cached = _Cached(ablation.fixed, list(product(alone(ablation.evaluate))))
     merged = 0
     for index, point in enumerate(points):
         cell = _cell(ablation, point, cached)
-        written.append((cell.choices, cell.cell_id))
+        _check_ranks(ablation, cell, job)
+        written.append((point, cell.cell_id))
         twin = cells.get(cell.cell_id)
         if twin is None:
             cells[cell.cell_id] = cell
@@ -172,7 +160,7 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
             merged += 1
     if merged:
         notes.append(f"{merged} cell{'s' * (merged > 1)} that equal another one: merged")
-    baseline = _baseline(ablation, written, cells, defaults)
+    baseline = _baseline(ablation, written, cells, fields)
     kept = tuple(cell for cell in cells.values() if only is None or _matches(cell, only))
     if not kept:
         labels = [cell.label for cell in cells.values()]
@@ -183,55 +171,31 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
     return Grid(ablation, kept, job, dropped, tuple(notes), baseline)
 
 
-def count_cells(ablation: Ablation) -> int:
-    """How many cells the file asks for at most, computed without making one."""
-    count = math.prod(len(values) for values in ablation.axes.values())
-    count *= math.prod(len(next(iter(z.values()))) for z in ablation.zips if z)
-    for rule in ablation.when:
-        count *= max(1, math.prod(len(values) for values in rule.axes.values()))
-    return count + len(ablation.include)
+def _check_size(ablation: Ablation, fields: Fields) -> None:
+    count = count_cells(ablation, fields)
+    if count > MAX_CELLS:
+        raise UserError(
+            f"{ablation.path}: the grid has at least {count:,} cells; {MAX_CELLS:,} are allowed: "
+            "take values from its axes"
+        )
+    seeds = len(ablation.seeds)
+    columns = math.prod(len(values) for values in ablation.evaluate.values())
+    if count * seeds * columns > MAX_EVALUATIONS:
+        raise UserError(
+            f"{ablation.path}: {count:,} cells x {seeds:,} seeds x {columns:,} columns are "
+            f"{count * seeds * columns:,} evaluations; at most {MAX_EVALUATIONS:,} are allowed: "
+            "take some away"
+        )
 
 
-def _product(axes: Axes, zips: list[Axes]) -> Iterator[Choices]:
-    factors: list[list[list[tuple[str, Value]]]] = [
-        [[(key, value)] for value in values] for key, values in axes.items()
-    ]
-    factors += [
-        [list(zip(z.keys(), values, strict=True)) for values in zip(*z.values(), strict=True)]
-        for z in zips
-        if z
-    ]
-    for combination in itertools.product(*factors):
-        yield dict(itertools.chain.from_iterable(combination))
-
-
-def _under(ablation: Ablation, point: Choices, defaults: Mapping[str, Any]) -> Iterator[Choices]:
-    """`point` times the axes of the 'when' rules that hold for it."""
-    points = [point]
-    for rule in ablation.when:
-        points = [
-            p | extra
-            for p in points
-            for extra in (_product(rule.axes, []) if _holds(rule.condition, p, defaults) else [{}])
-        ]
-    yield from points
-
-
-def _holds(condition: Condition, point: Choices, defaults: Mapping[str, Any]) -> bool:
-    return all(
-        (plain(point[key]) if key in point else defaults.get(key)) in allowed
-        for key, allowed in condition.items()
-    )
-
-
-def _check_conditions(ablation: Ablation) -> None:
-    """A condition on a misspelt value would silently never hold."""
-    conditions = [(f"exclude '{r.name}'", r.condition) for r in ablation.exclude]
-    conditions += [(f"{r.where}: when", r.condition) for r in ablation.when]
-    for what, condition in conditions:
-        for key, allowed in condition.items():
-            for value in allowed:
-                check_value(key, Value(value, f"{ablation.path}: {what}"))
+def _check_ranks(ablation: Ablation, cell: Cell, job: Job) -> None:
+    train = cell.training.train
+    if train.batch % (job.ranks * train.accumulation):
+        raise UserError(
+            f"{ablation.path}: cell '{short(cell.label)}': train.batch {train.batch} is not "
+            f"divisible by job.ranks {job.ranks} x train.accumulation {train.accumulation}; "
+            "change one of them"
+        )
 
 
 class _Cached:
@@ -266,10 +230,7 @@ def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
     try:
         training, group_id = cached.training(point)
         asked, evaluations = cached.evaluation(point)
-        canonical = [
-            canonical_evaluation(training.data, training.model, training.positions, evaluation)
-            for evaluation in evaluations
-        ]
+        canonical = [canonical_evaluation(training, evaluation) for evaluation in evaluations]
     except CombinationError as error:
         where = next((v.where for v in reversed(point.values())), str(ablation.path))
         label = " ".join(f"{key}={shown(plain(value))}" for key, value in point.items())
@@ -299,20 +260,16 @@ def _matches(cell: Cell, pattern: str) -> bool:
 
 def _baseline(
     ablation: Ablation,
-    written: list[tuple[Mapping[str, Any], str]],
+    written: list[tuple[Choices, str]],
     cells: Mapping[str, Cell],
-    defaults: Mapping[str, Any],
+    fields: Fields,
 ) -> str | None:
-    wanted = {key: plain(value) for key, value in ablation.baseline.items()}
+    wanted = {key: [check_value(key, value)] for key, value in ablation.baseline.items()}
     if not wanted:
         return None
     where = next(iter(ablation.baseline.values())).where
-    found = {
-        cell_id: None
-        for choices, cell_id in written
-        if all(choices.get(key, defaults[key]) == value for key, value in wanted.items())
-    }
-    asked = " ".join(f"{key}={shown(value)}" for key, value in wanted.items())
+    found = {cell_id: None for point, cell_id in written if fields.hold(wanted, point)}
+    asked = " ".join(f"{key}={shown(plain(value))}" for key, value in ablation.baseline.items())
     if not found:
         raise UserError(
             f"{where}: baseline '{asked}' is no cell of the grid"

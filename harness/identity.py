@@ -39,7 +39,7 @@ def grid_of(resolution: Pair, patch: int) -> Pair:
 
 
 def position_lengths(training: Training) -> Pair:
-    """Length L of the position range along each axis: range multiplier x patches, rounded."""
+    """Length L of the position range along each axis: range multiplier x patches, half to even."""
     height, width = grid_of(training.data.resolution, training.model.patch)
     multiplier = training.positions.range_multiplier
     return round(multiplier * height), round(multiplier * width)
@@ -47,6 +47,9 @@ def position_lengths(training: Training) -> Pair:
 
 def canonical_training(training: Training) -> Training:
     """The same training, written in one way; settings without an effect take their neutral value.
+
+    A range multiplier is written as length / patches where both axes agree on it: on 6 patches,
+    2.01 is 2.
 
     Raises:
         CombinationError: a combination that cannot be trained; the message names the keys.
@@ -58,8 +61,11 @@ def canonical_training(training: Training) -> Training:
         positions = Positions()
     elif model.theta is None:
         model = model.model_copy(update={"theta": THETA[model.encoding]})
-    if position_lengths(training) == grid_of(training.data.resolution, model.patch):
+    lengths, grid = position_lengths(training), grid_of(training.data.resolution, model.patch)
+    if lengths == grid:
         positions = Positions()
+    elif model.encoding != "none" and lengths[0] * grid[1] == lengths[1] * grid[0]:
+        positions = positions.model_copy(update={"range_multiplier": lengths[0] / grid[0]})
     if augmentation.kind == "none" or augmentation.max_scale == 1:
         augmentation = type(augmentation)()
     return training.model_copy(
@@ -116,10 +122,7 @@ def _check_training(training: Training) -> None:
         )
 
 
-@lru_cache(maxsize=65536)
-def canonical_evaluation(
-    data: Data, model: Model, positions: Positions, evaluation: Evaluation
-) -> Evaluation:
+def canonical_evaluation(training: Training, evaluation: Evaluation) -> Evaluation:
     """The same evaluation of a canonical training, written in one way.
 
     A resize to the training size is none, every law at scale 1 is 'extrapolate', and all
@@ -128,6 +131,19 @@ def canonical_evaluation(
     Raises:
         CombinationError: what cannot be sampled or measured; the message names the keys.
     """
+    guidance = evaluation.inference.guidance
+    if guidance != 1 and training.objective.label_dropout == 0:
+        raise CombinationError(
+            f"inference.guidance {guidance:g} needs the null label, which objective.label_dropout "
+            "0 never trains; set a label_dropout such as 0.1, or guidance 1"
+        )
+    return _canonical_evaluation(training.data, training.model, training.positions, evaluation)
+
+
+@lru_cache(maxsize=65536)  # keyed by what it depends on: few evaluations, many trainings
+def _canonical_evaluation(
+    data: Data, model: Model, positions: Positions, evaluation: Evaluation
+) -> Evaluation:
     inference, evaluate = evaluation.inference, evaluation.evaluate
     _check_evaluation(data, model, evaluation)
     resolution = evaluate.resolution
@@ -173,6 +189,24 @@ def _check_evaluation(data: Data, model: Model, evaluation: Evaluation) -> None:
         raise CombinationError(
             f"inference.law {inference.law} does not exist for model.encoding {model.encoding} "
             f"(it has {', '.join(laws)}); drop such cells with 'exclude', or use 'when'"
+        )
+    channels = model.width // model.heads // 2
+    if inference.law == "ntk" and channels <= 2:
+        raise CombinationError(
+            f"inference.law ntk needs more than 2 channels an axis (model.width / heads / 2), "
+            f"got {channels}; widen the model or use another law"
+        )
+    if "log" in inference.attention_scale and data.resolution == (model.patch, model.patch):
+        raise CombinationError(
+            f"inference.attention_scale {inference.attention_scale} needs at least 2 tokens in "
+            "training, got 1 (data.resolution is one model.patch); use a smaller patch"
+        )
+    if inference.resize != "none" and (
+        resolution[0] < data.resolution[0] or resolution[1] < data.resolution[1]
+    ):
+        raise CombinationError(
+            f"inference.resize {inference.resize} is upsampling only: evaluate.resolution "
+            f"{_size(resolution)} is smaller than data.resolution {_size(data.resolution)}"
         )
     facts = FACTS[data.name]
     for key, count, available, what in (

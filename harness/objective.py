@@ -38,9 +38,9 @@ def velocity(
 ) -> Tensor:
     """The predicted velocity [B, C, H, W].
 
-    With `precondition` the network adds to the best linear guess, as EDM's skip does (Karras et
-    al. 2022, arXiv:2206.00364, table 1, carried over to velocities): with s^2 the data's variance
-    and var = t^2 + (1 - t)^2 s^2 that of x_t,
+    With `precondition` the network adds to the best linear guess for data of mean 0, as EDM's skip
+    does (Karras et al. 2022, arXiv:2206.00364, table 1, carried over to velocities): with s^2 the
+    data's variance and var = t^2 + (1 - t)^2 s^2 then that of x_t,
     v = (t - (1 - t) s^2) / var * x_t + sqrt(s^2 / var) * network(x_t / sqrt(var)).
     """
     if not precondition:

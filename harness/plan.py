@@ -1,16 +1,18 @@
 """The plan: what an ablation still needs, from its grid and from what lies on disk."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.claim import Attempt, last_attempt
+from harness.claim import Attempt, claim, last_attempt
 from harness.config import Evaluation, Training
+from harness.errors import UserError
 from harness.grid import Grid
 from harness.provenance import code_id
-from harness.record import RunFolder, archive, run_folder
+from harness.record import RunFolder, archive, read_json, run_folder
 
 STATES = ("new", "running", "done", "stale", "failed")
 
@@ -123,30 +125,52 @@ def state_of(
     done, last = folder.done(), last_attempt(folder)
     trained_by = set(done["code_ids"]) if done else set()
     states = {eval_id: _evaluation_state(folder, eval_id, trained_by) for eval_id in evaluations}
-    missing = sum(state == "new" for state, _ in states.values())
-    if missing == 0 and done:
-        stale = [reason for state, reason in states.values() if state == "stale"]
-        if stale:
-            return "stale", stale[0], states
+    kinds = Counter(state for state, _ in states.values())
+    missing = kinds["new"] + kinds["failed"]
+    if done and kinds["done"] == len(states):
         return "done", f"trained, {len(states)} evaluations", states
     if last is not None and last.alive:
         return "running", _who(last), states
+    if missing == 0 and done:
+        return "stale", _first(states, "stale"), states
+    if kinds["failed"]:
+        return "failed", _first(states, "failed"), states
     if last is not None and last.data.get("outcome") == "failed":
         return "failed", last.data.get("error") or "no reason was left; see log.txt", states
     if done:
         return "new", f"trained; {missing} of {len(states)} evaluations are missing", states
+    why = f" ({last.data['error']})" if last is not None and last.data.get("error") else ""
     checkpoints = folder.checkpoints()
     if checkpoints:
         step = int(checkpoints[-1].name.removeprefix("step-"))
-        return "new", f"interrupted; goes on from its checkpoint at step {step}", states
+        reason = f"interrupted{why}; goes on from its checkpoint at step {step}"
+        if others := _trained_by_others(folder):
+            reason += f", made by code {min(others)} (--redo-stale starts over)"
+        return "new", reason, states
     if last is not None:
-        return "new", "interrupted before its first checkpoint", states
+        return "new", f"interrupted before its first checkpoint{why}", states
     return "new", "not yet trained", states
+
+
+def _first(states: dict[str, tuple[str, str]], wanted: str) -> str:
+    return next(reason for state, reason in states.values() if state == wanted)
+
+
+def _trained_by_others(folder: RunFolder) -> set[str]:
+    """Ids of code other than this that trained the run so far, by its record or checkpoint."""
+    done, checkpoints = folder.done(), folder.checkpoints()
+    found: list[str] = done["code_ids"] if done else []
+    if not done and checkpoints:
+        with contextlib.suppress(UserError):  # a damaged checkpoint is passed over
+            found = read_json(checkpoints[-1] / "state.json", needs=("code_ids",))["code_ids"]
+    return set(found) - {code_id()}
 
 
 def _evaluation_state(folder: RunFolder, eval_id: str, trained_by: set[str]) -> tuple[str, str]:
     result = folder.result(eval_id)
     if result is None:
+        if (failure := folder.failure(eval_id)) is not None:
+            return "failed", failure
         return "new", "not yet measured" if trained_by else "not yet trained"
     others = (trained_by | {result["code_id"]}) - {code_id()}
     if others:
@@ -160,11 +184,21 @@ def _who(attempt: Attempt) -> str:
 
 
 def redo_stale(plan: Plan) -> list[Path]:
-    """Archive the stale runs, and the stale evaluations of runs whose training is not stale."""
+    """Archive the stale runs, and the stale evaluations of runs whose training is not stale.
+
+    A run that a process is at work on is left alone.
+    """
     moved = []
     for run in plan.runs:
-        done = run.folder.done()
-        if done and set(done["code_ids"]) != {code_id()} and run.state != "running":
+        stale = any(state == "stale" for state, _ in run.evaluation_states.values())
+        others = _trained_by_others(run.folder) if run.folder.exists() else set()
+        if not (stale or others):
+            continue
+        held = claim(run.folder, code_id=code_id())
+        if held is None:
+            continue
+        held.end("interrupted", "moved aside as stale")
+        if others:
             moved.append(archive(run.folder))
             continue
         for eval_id, (state, _) in run.evaluation_states.items():

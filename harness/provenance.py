@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 EXECUTED = (
     "run", "train", "engine", "data", "dataset", "draws", "objective", "ema", "checkpoint",
-    "sample", "extractors", "features", "fashion_cnn", "images", "metrics", "evaluate",
+    "sample", "identity", "extractors", "features", "fashion_cnn", "images", "metrics", "evaluate",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "deepspeed", "numpy", "torch-fidelity", "safetensors", "ray")
 

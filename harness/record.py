@@ -11,6 +11,7 @@
         weights.safetensors     the moving average of the trained weights, fp32
         DONE                    the training is finished; written after everything it speaks for
         eval/<eval_id>.json     a finished evaluation with its figures
+        eval/<eval_id>.failed.json   why one failed when it was last tried
         samples/<eval_id>.png   a grid of its first images
         log.txt                 what its processes printed
 
@@ -51,20 +52,21 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_atomic(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Json:
-    """The JSON object in `path`.
+def read_json(path: Path, needs: tuple[str, ...] = ()) -> Json:
+    """The JSON object in `path`, which must have the keys that are needed.
 
     Raises:
-        UserError: it is missing, is not JSON, or a newer version of this program wrote it.
+        UserError: it is missing, is damaged, or a newer version of this program wrote it.
     """
     try:
         value = json.loads(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UserError(
-            f"{path}: is damaged (not JSON); move it away and start the sweep again"
-        ) from None
+        value = None
+    whole = isinstance(value, dict) and isinstance(value.get("format", FORMAT), int)
+    if not whole or any(key not in value for key in needs):
+        raise UserError(f"{path}: is damaged; move it away and start the sweep again")
     if value.get("format", FORMAT) > FORMAT:
         raise UserError(
             f"{path}: was written by a newer version (format {value['format']}, this one reads up "
@@ -119,13 +121,26 @@ class RunFolder:
         return read_json(self.spec_file)
 
     def done(self) -> Json | None:
-        """What `DONE` says of the finished training; None while it is not finished."""
-        return read_json(self.done_file) if self.done_file.exists() else None
+        """What `DONE` says of the finished training; None while it, or its weights, are not there.
+
+        Lost weights are made again from the last checkpoint.
+        """
+        if not (self.done_file.exists() and self.weights_file.exists()):
+            return None
+        return read_json(self.done_file, needs=("code_ids", "images", "seconds"))
 
     def result(self, eval_id: str) -> Json | None:
         """A finished evaluation, or None."""
         file = self.result_file(eval_id)
-        return read_json(file) if file.exists() else None
+        return read_json(file, needs=("code_id", "metrics")) if file.exists() else None
+
+    def failure_file(self, eval_id: str) -> Path:
+        return self.path / "eval" / f"{eval_id}.failed.json"
+
+    def failure(self, eval_id: str) -> str | None:
+        """Why an evaluation failed when it was last tried, or None."""
+        file = self.failure_file(eval_id)
+        return str(read_json(file, needs=("error",))["error"]) if file.exists() else None
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
@@ -139,10 +154,16 @@ class RunFolder:
         """The lines of metrics.jsonl; a last line that a kill cut short is passed over."""
         if not self.metrics_file.exists():
             return
-        with self.metrics_file.open() as file:
+        with self.metrics_file.open(errors="replace") as file:
             for line in file:
-                if line.endswith("\n"):
+                if not line.endswith("\n"):
+                    return
+                try:
                     yield json.loads(line)
+                except ValueError:
+                    raise UserError(
+                        f"{self.metrics_file}: is damaged (a line is not JSON); remove that line"
+                    ) from None
 
     def log_tail(self, lines: int = 5) -> list[str]:
         """The last lines that its processes printed."""

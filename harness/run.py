@@ -1,6 +1,6 @@
 """One job: train a frozen run folder to its end, then make the evaluations asked of it.
 
-    python -m harness.run RUN_DIR
+    python -m harness.run RUN_DIR [EVAL_ID ...]
 
 Start it as often as you like: what is finished is not done again. Several ranks are started by a
 launcher, or by `torchrun --nproc-per-node 2 -m harness.run RUN_DIR`. Exit status: 0 all done,
@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from pathlib import Path
 
 from harness.claim import Claim, claim
 from harness.config import Evaluation, Job, Training
-from harness.errors import UserError
+from harness.errors import UserError, nearest
 from harness.provenance import check_own_packages, code_id, provenance
 from harness.record import Json, RunFolder, read_json, write_json
 
@@ -36,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.run", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("run_dir", type=Path, help="a run folder that a sweep has prepared")
+    parser.add_argument(
+        "evaluations", nargs="*", metavar="EVAL_ID", help="of those asked of it; without, all"
+    )
     options = parser.parse_args(arguments)
     check_own_packages()
     run = RunFolder(options.run_dir.resolve())
@@ -43,15 +47,17 @@ def main(arguments: list[str] | None = None) -> int:
         if not run.exists():
             raise UserError(f"{options.run_dir}: is no run folder (it has no spec.json)")
         spec, job = run.spec(), read_json(run.path / "job.json")
+        wanted = _evaluations(run, options.evaluations)
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    if _complete(run):  # another sweep was quicker
-        return DONE
     stop = _stop_on_signals()
     rank = int(os.environ.get("RANK", 0))
     held = None
     if rank == 0:
+        if run.done() and all(run.result_file(eval_id).exists() for eval_id in wanted):
+            # Another sweep was quicker. Ranks that wait for this one must not be left waiting.
+            return DONE if int(os.environ.get("WORLD_SIZE", 1)) == 1 else BUSY
         held = claim(run, code_id=code_id(), ranks=int(os.environ.get("WORLD_SIZE", 1)))
         if held is None:
             print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
@@ -59,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         _peer_error(run).unlink(missing_ok=True)
     _end_with_parent(stop)
     try:
-        _work(run, spec, Job(**job), held, stop)
+        _work(run, spec, Job(**job), wanted, held, stop)
     except Exception as error:
         return _ended(run, held, error)
     if held:
@@ -67,39 +73,50 @@ def main(arguments: list[str] | None = None) -> int:
     return DONE
 
 
-def _complete(run: RunFolder) -> bool:
-    measured = all(run.result_file(eval_id).exists() for eval_id in run.requests())
-    return run.done_file.exists() and measured
-
-
 def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
     """Say and write down how a job that did not finish has ended."""
     from harness.train import Interrupted
 
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        reason = f"no space left on the disk ({error.filename or run.path}); free some, then go on"
     stopped = isinstance(error, Interrupted)
-    if not stopped and not isinstance(error, UserError):
+    kept = stopped  # the same command again goes on
+    if _is_full(error, run.path):
+        reason, kept = f"no space left on the disk of {run.path}; free some, then go on", True
+    elif not stopped and not isinstance(error, UserError):
         traceback.print_exc()
     if _is_lost_peer(error):
         # The other ranks see only a closed connection; the one that failed says why.
         time.sleep(2)
         told = _peer_error(run).read_text() if _peer_error(run).exists() else ""
-        stopped, reason = not told, told or f"another rank of the run was lost ({reason})"
-    elif held is None and not stopped:
+        stopped = kept = not told
+        reason = told or f"another rank of the run was lost ({reason})"
+    elif held is None and not kept:
         with contextlib.suppress(OSError):
             _peer_error(run).write_text(f"rank {os.environ['RANK']}: {reason}")
     print(reason, file=sys.stderr, flush=True)
     if held:
-        # On a full disk this fails too: the attempt then reads as gone, and is taken up again.
+        # Where even this has no space, the attempt reads as gone, and is taken up again.
         with contextlib.suppress(OSError):
-            held.end("interrupted" if stopped else "failed", reason)
+            measured = isinstance(error, EvaluationError)  # the training is none the worse
+            held.end("interrupted" if kept else "done" if measured else "failed", reason)
     return STOPPED if stopped else FAILED
 
 
 def _peer_error(run: RunFolder) -> Path:
     return run.path / "attempts" / "rank-error.txt"
+
+
+def _is_full(error: BaseException | None, path: Path) -> bool:
+    """Whether the disk is full, in the words of Python, torch or safetensors."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left" in str(error):
+            return True
+        if "PytorchStreamWriter" in str(error) and shutil.disk_usage(path).free < 2**20:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -110,8 +127,18 @@ def _is_lost_peer(error: Exception) -> bool:
 
 
 def _work(
-    run: RunFolder, spec: Json, job: Job, held: Claim | None, stop: Callable[[], bool]
+    run: RunFolder,
+    spec: Json,
+    job: Job,
+    wanted: dict[str, Evaluation],
+    held: Claim | None,
+    stop: Callable[[], bool],
 ) -> None:
+    """Train if need be, then evaluate; a failed evaluation keeps none of the others back.
+
+    Raises:
+        EvaluationError: some failed; each has left its reason.
+    """
     import torch
 
     from harness.engine import join_world, make_deterministic, quiet
@@ -128,34 +155,48 @@ def _work(
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         found = provenance(name) | {"ranks": world.size, "threads": torch.get_num_threads()}
         write_json(run.path / "provenance" / f"{held.number:04d}.json", found)
-    if not run.done_file.exists():
-        train(run, training, seed, job, world, _code(run), progress, stop)
-    for eval_id, evaluation in _evaluations(run):
+    if run.done() is None:
+        train(run, training, seed, job, world, code_id(), progress, stop)
+    failed = []
+    for eval_id, evaluation in wanted.items():
         if run.result_file(eval_id).exists():
             continue
-        evaluate(run, training, seed, eval_id, evaluation, job.sample_batch, world, code_id(),
-                 progress, stop)  # fmt: skip
+        run.failure_file(eval_id).unlink(missing_ok=True)
+        try:
+            evaluate(run, training, seed, eval_id, evaluation, job.sample_batch, world, code_id(),
+                     progress, stop)  # fmt: skip
+        except (ValueError, RuntimeError) as error:
+            if _is_lost_peer(error) or _is_full(error, run.path):
+                raise
+            traceback.print_exc()
+            failed.append(f"{eval_id}: {error}")
+            if held:
+                write_json(run.failure_file(eval_id), {"error": str(error)})
         world.barrier()
     world.leave()
+    if failed:
+        raise EvaluationError("; ".join(failed))
 
 
-def _evaluations(run: RunFolder) -> list[tuple[str, Evaluation]]:
-    """The evaluations asked of a run, the small images first."""
-    asked = []
-    for eval_id in run.requests():
-        config = read_json(run.request_file(eval_id))["config"]
-        asked.append((eval_id, Evaluation.model_validate_json(json.dumps(config))))
-    return sorted(asked, key=lambda pair: (pair[1].evaluate.resolution, pair[0]))
+class EvaluationError(UserError):
+    """Evaluations that could not be made, with the reason of each."""
 
 
-def _code(run: RunFolder) -> tuple[str, list[str]]:
-    """This code's id, and those of all attempts that have trained this run."""
-    before = {
-        read_json(file)["code_id"]
-        for file in (run.path / "attempts").glob("[0-9]*.json")
-        if run.checkpoints()
-    }
-    return code_id(), sorted(before | {code_id()})
+def _evaluations(run: RunFolder, asked: list[str]) -> dict[str, Evaluation]:
+    """The evaluations to make, the small images first.
+
+    Raises:
+        UserError: one that was not asked of this run.
+    """
+    known = run.requests()
+    for eval_id in asked:
+        if eval_id not in known:
+            raise UserError(f"{eval_id}: is no evaluation of {run.path}{nearest(eval_id, known)}")
+    found = []
+    for eval_id in asked or known:
+        config = read_json(run.request_file(eval_id), needs=("config",))["config"]
+        found.append((eval_id, Evaluation.model_validate_json(json.dumps(config))))
+    return dict(sorted(found, key=lambda pair: (pair[1].evaluate.resolution, pair[0])))
 
 
 def _stop_on_signals() -> Callable[[], bool]:

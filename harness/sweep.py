@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from harness.claim import last_attempt
 from harness.config import Job
 from harness.errors import UserError
 from harness.grid import Grid, expand, to_json
+from harness.launch.processes import Work
 from harness.plan import Plan, PlannedRun, make_plan, redo_stale
 from harness.provenance import ROOT, check_own_packages
 from harness.record import prepare, read_json, write_json
@@ -72,11 +74,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    except BrokenPipeError:  # the plan was piped into `head`
-        sys.stderr.close()
-        return OK
     except OSError as error:
-        print(f"{error.filename or options.outputs}: {error.strerror}", file=sys.stderr)
+        place = error.filename or options.outputs
+        print(f"{place}: {error.strerror}; mend that, then give the same command", file=sys.stderr)
         return INCOMPLETE
     except KeyboardInterrupt:
         print(f"\nstopped; everything is kept. Go on with:\n  {_command(arguments)}")
@@ -93,7 +93,7 @@ def sweep(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(plan.to_json(), indent=1))
         return OK
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console = _Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if options.redo_stale and not options.dry_run:
         for moved in redo_stale(plan):
             console.print(f"kept as {moved}", markup=False)
@@ -115,6 +115,12 @@ def sweep(options: argparse.Namespace) -> int:
     return conclude(plan, record["name"], outputs, console)
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The plan was piped into `head`: nothing is wrong."""
+        raise SystemExit(OK)
+
+
 def _todo(plan: Plan, retry_failed: bool, tried: set[str]) -> list[PlannedRun]:
     """Runs to start, and runs that another sweep is at work on and that must be waited for."""
     wanted = []
@@ -133,29 +139,32 @@ def _work(plan: Plan, options: argparse.Namespace, console: Console) -> Plan:
         for run in mine:
             prepare(run.folder, run.training, run.group_id, run.seed, plan.grid.job,
                     run.evaluations)  # fmt: skip
+        works = [Work(run.folder.path, tuple(run.evaluations)) for run in mine]
         with Watch(todo, console):
             try:
-                _launch([run.folder.path for run in mine], plan.grid.job, options)
+                _launch(works, plan.grid.job, options)
             except KeyboardInterrupt:
                 console.print("stopping: each run writes a checkpoint first")
                 _wait_for_end(mine)
                 raise
-        tried |= {run.run_id for run in mine}
         plan = make_plan(plan.grid, options.outputs.resolve())
+        # What another sweep holds now was not ours to try: it may yet be left to us.
+        held = {run.run_id for run in plan.runs if run.state == "running"}
+        tried |= {run.run_id for run in mine} - held
     return plan
 
 
-def _launch(folders: list[Path], job: Job, options: argparse.Namespace) -> None:
-    if not folders:  # another sweep has what is left: look again in a moment
+def _launch(works: list[Work], job: Job, options: argparse.Namespace) -> None:
+    if not works:  # another sweep has what is left: look again in a moment
         time.sleep(2)
     elif options.launcher == "ray":
         from harness.launch import ray
 
-        ray.launch(folders, job, options.ray_address)
+        ray.launch(works, job, options.ray_address)
     else:
         from harness.launch import inline
 
-        inline.launch(folders, job)
+        inline.launch(works, job)
 
 
 def _wait_for_end(runs: list[PlannedRun]) -> None:
@@ -233,8 +242,8 @@ def conclude(plan: Plan, name: str, outputs: Path, console: Console) -> int:
         console.print(f"{len(stale)} runs are stale ({stale[0].reason}); redo with --redo-stale")
     folder = outputs / "reports" / name
     console.print((folder / "headline.txt").read_text().rstrip(), markup=False)
-    console.print(f"report: {_short(folder / 'report.md')}", markup=False)
-    console.print(f"MLflow: {ui_command(outputs)}", markup=False)
+    console.print(f"report: {_short(folder / 'report.md')}", markup=False, soft_wrap=True)
+    console.print(f"MLflow: {ui_command(outputs)}", markup=False, soft_wrap=True)
     return INCOMPLETE if missing else OK
 
 
@@ -246,7 +255,7 @@ def _short(path: Path) -> str:
 
 def _command(arguments: list[str] | None) -> str:
     given = sys.argv[1:] if arguments is None else arguments
-    return " ".join(["python -m harness.sweep", *given])
+    return f"python -m harness.sweep {shlex.join(given)}"
 
 
 def _interrupt(*_: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save as save_tensors
 
 from harness import checkpoint
 from harness.config import Job, Train, Training
@@ -141,14 +141,14 @@ def train(
     seed: int,
     job: Job,
     world: World,
-    code: tuple[str, list[str]],
+    code: str,
     progress: Json,
     stop_asked: Callable[[], bool],
 ) -> None:
     """Train to the end and write `weights.safetensors` and `DONE`, or stop at a step boundary.
 
     Args:
-        code: this code's id, and the ids of all code that has trained this run so far.
+        code: this code's id.
         progress: filled with step, loss, images/s and time left while it works.
         stop_asked: whether this rank was asked to stop.
 
@@ -160,7 +160,9 @@ def train(
     torch.manual_seed(seed)  # the initial weights; everything else is drawn in harness.draws
     engine = make_engine(make_model(training), settings, world)
     ema = Ema(engine.module, settings.ema)
-    start, pending = checkpoint.load(run, engine, ema, world)
+    state = checkpoint.load(run, engine, ema, world)
+    start, pending = state["step"], state["pending"]
+    codes = sorted({*state["code_ids"], code})
     batches = Batches(training, seed, world)
     steps = steps_of(settings)
     micro_conditioned = training.micro_conditioning.kind != "none"
@@ -204,14 +206,16 @@ def train(
                 _write_line(log, _metrics(engine, settings, done, progress))
             pending = []
         if saving and done < steps:
-            checkpoint.save(run, done, pending, engine, ema, world)
+            state = {"step": done, "pending": pending, "code_ids": codes}
+            checkpoint.save(run, state, engine, ema, world)
         if stopping and done < steps:
             raise Interrupted(f"stopped at step {done} of {steps}")
 
-    checkpoint.save(run, steps, [], engine, ema, world)
+    state = {"step": steps, "pending": [], "code_ids": codes}
+    checkpoint.save(run, state, engine, ema, world)
     weights = ema.whole()
     if world.rank == 0:
-        _finish(run, weights, training, code)
+        _finish(run, weights, training, codes)
     if log is not None:
         log.close()
     world.barrier()
@@ -264,18 +268,15 @@ def _finish(
     run: RunFolder,
     weights: dict[str, torch.Tensor],
     training: Training,
-    code: tuple[str, list[str]],
+    codes: list[str],
 ) -> None:
-    temporary = run.path / ".weights.tmp"
-    save_file(weights, temporary, metadata={"run_id": run.run_id})
-    temporary.replace(run.weights_file)
+    write_atomic(run.weights_file, save_tensors(weights, metadata={"run_id": run.run_id}))
     checkpoint.discard(run)
     seconds = _training_seconds(run)
     write_json(
         run.done_file,
         {
-            "code_id": code[0],
-            "code_ids": code[1],
+            "code_ids": codes,
             "images": steps_of(training.train) * training.train.batch,
             "parameters": sum(w.numel() for w in weights.values()),
             "flops": training_flops(training),

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from harness.errors import UserError
+from harness.errors import UserError, short
 
 MAX_NODES = 100_000  # after aliases are expanded; the largest sensible file has some hundreds
+MAX_DIGITS = 40  # of an integer
 
 NULL = re.compile(r"~|null|Null|NULL|")
 BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -137,10 +138,25 @@ class _Builder:
         assert isinstance(node, yaml.ScalarNode)
         if node.style is not None:  # quoted or block text is text
             self.refuse_tag(node, "str")
-            return Value(node.value, self.where(node))
+            return Value(self.text(node), self.where(node))
         if not node.tag.startswith(PLAIN) or node.tag.startswith(PLAIN + "python"):
             self.refuse_tag(node, "str")
-        return Value(scalar(node.value), self.where(node))
+        text = self.text(node)
+        if len(text) > MAX_DIGITS and (INT.fullmatch(text) or HEX.fullmatch(text)):
+            raise UserError(
+                f"{self.where(node)}: got {short(text)}: a whole number of {len(text)} characters; "
+                f"at most {MAX_DIGITS} are allowed, so write a smaller one"
+            )
+        return Value(scalar(text), self.where(node))
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        """The text of a scalar; half a surrogate pair is no character, and no file can hold it."""
+        if any("\ud800" <= character <= "\udfff" for character in node.value):
+            raise UserError(
+                f"{self.where(node)}: got {ascii(node.value)[:80]}: \\ud800 to \\udfff are no "
+                "characters of their own; write the character itself"
+            )
+        return str(node.value)
 
     def mapping(self, node: yaml.MappingNode, above: tuple[int, ...]) -> dict[str, Value]:
         self.refuse_tag(node, "map")
@@ -150,10 +166,10 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{self.where(key_node)}: a key must be a plain word")
             self.refuse_tag(key_node, None)
-            key = key_node.value
+            key = self.text(key_node)
             if key in found:
                 raise UserError(
-                    f"{self.where(key_node)}: key '{key}' stands twice "
+                    f"{self.where(key_node)}: key '{short(key)}' stands twice "
                     f"(first at {found[key].where}); keep one"
                 )
             found[key] = self.value(value_node, inside)

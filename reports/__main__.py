@@ -30,10 +30,15 @@ def main(arguments: list[str] | None = None) -> int:
         from reports.render import build  # slow to import; a typo is answered without it
 
         report = build(to_json(grid), options.outputs)
+        headline = report.with_name("headline.txt").read_text()
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(report.with_name("headline.txt").read_text() + str(report))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"no report: {where}{error.strerror or error}", file=sys.stderr)
+        return 1
+    print(headline + str(report))
     return 0
 
 

@@ -13,6 +13,7 @@ from harness.provenance import code_id
 from harness.record import RunFolder, read_json, run_folder
 from reports.formats import family, in_order, pixels
 from reports.naming import method_names, training_names
+from reports.settings import Settings, settings_of
 
 Json = Mapping[str, Any]
 
@@ -108,6 +109,7 @@ class Sweep:
     notes: tuple[str, ...]
     methods: Mapping[str, str]  # cell id -> name, in the order of the file
     labels: Mapping[str, str]  # cell id -> what the ablation file says of it
+    settings: Mapping[str, Settings]  # cell id -> dotted key -> value
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     runs: tuple[Run, ...]
@@ -153,6 +155,7 @@ def read(record: Json, outputs: Path) -> Sweep:
         notes=tuple(record["notes"]),
         methods=methods,
         labels={cell["cell_id"]: cell["label"] for cell in cells},
+        settings={cell["cell_id"]: settings_of(cell) for cell in cells},
         columns=tuple(dict.fromkeys(row.column for row in rows)),
         rows=tuple(rows),
         runs=tuple(run for run, _ in runs.values()),

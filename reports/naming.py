@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.grid import shown
+from reports.settings import Settings, differing, settings_of, short, size
 
 Json = Mapping[str, Any]
 
@@ -42,25 +43,32 @@ def method_name(config: Json, inference: Json) -> str:
 def method_names(cells: Iterable[Json]) -> dict[str, str]:
     """Cell id -> a name that no other of these cells has.
 
-    Cells that would share a name get the settings in which they differ, as `key=value`.
+    Whatever setting tells rows apart is in their names: those that differ from most rows in a
+    setting with no words of its own say it as `key=value`.
     """
     cells = list(cells)
-    settings = {cell["cell_id"]: _settings(cell) for cell in cells}
-    plain = {cell["cell_id"]: method_name(cell["config"], cell["inference"]) for cell in cells}
-    return _told_apart(plain, settings)
+    settings = {cell["cell_id"]: settings_of(cell) for cell in cells}
+    extra = differing(settings)
+    names = {
+        cell["cell_id"]: method_name(cell["config"], cell["inference"])
+        + _said(extra[cell["cell_id"]])
+        for cell in cells
+    }
+    return _told_apart(names, settings)
 
 
 def training_names(cells: Iterable[Json]) -> dict[str, str]:
     """Group id -> a name of that training that no other training of these cells has."""
-    configs = {cell["group_id"]: cell["config"] for cell in cells}
-    settings = {group: _flat(config) for group, config in configs.items()}
-    return _told_apart({g: training_name(config) for g, config in configs.items()}, settings)
-
-
-def size(resolution: Iterable[int]) -> str:
-    """`24` for 24x24 pixels, `16×24` for a height of 16 and a width of 24."""
-    height, width = resolution
-    return f"{height}" if height == width else f"{height}×{width}"
+    cells = list(cells)
+    settings = {cell["cell_id"]: settings_of(cell) for cell in cells}
+    extra = differing(settings)
+    names, trained = {}, {}
+    for cell in cells:
+        own = {k: v for k, v in extra[cell["cell_id"]].items() if _of_training(k)}
+        names[cell["group_id"]] = training_name(cell["config"]) + _said(own)
+        every = settings[cell["cell_id"]].items()
+        trained[cell["group_id"]] = {k: v for k, v in every if _of_training(k)}
+    return _told_apart(names, trained)
 
 
 def _trained_part(config: Json) -> str:
@@ -79,31 +87,21 @@ def _additions(config: Json) -> str:
     return text + (MICRO_CONDITIONING if config["micro_conditioning"]["kind"] != "none" else "")
 
 
-def _settings(cell: Json) -> dict[str, str]:
-    """Every setting of a cell, dotted; of the measurements, those that are no column's."""
-    settings = _flat(cell["config"]) | _flat({"inference": cell["inference"]})
-    for measurement in cell["measurements"][:1]:
-        evaluate = _flat({"evaluate": measurement["config"]["evaluate"]})
-        settings |= {k: v for k, v in evaluate.items() if k not in measurement["column"]}
-    return settings
+def _said(settings: Settings) -> str:
+    return "".join(f", {short(key)}={value}" for key, value in settings.items())
 
 
-def _flat(config: Json) -> dict[str, str]:
-    return {
-        f"{section}.{key}": shown(value)
-        for section, fields in config.items()
-        for key, value in fields.items()
-    }
+def _of_training(key: str) -> bool:
+    return key.partition(".")[0] not in ("inference", "evaluate")
 
 
-def _told_apart(names: Mapping[str, str], settings: Mapping[str, Json]) -> dict[str, str]:
+def _told_apart(names: Mapping[str, str], settings: Mapping[str, Settings]) -> dict[str, str]:
     told = dict(names)
     for clash in _clashes(told):
         keys = dict.fromkeys(key for one in clash for key in settings[one])
         differ = [key for key in keys if len({settings[one].get(key) for one in clash}) > 1]
         for one in clash:
-            extra = [f"{key}={settings[one][key]}" for key in differ if key in settings[one]]
-            told[one] += "".join(f", {item}" for item in extra)
+            told[one] += _said({k: settings[one][k] for k in differ if k in settings[one]})
     for clash in _clashes(told):  # not by settings: what is left is the id
         for one in clash:
             told[one] += f" [{one}]"

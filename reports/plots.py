@@ -1,6 +1,7 @@
 """Plots: FID against resolution, and the training loss."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from harness.errors import UserError
 from reports.formats import figure, title
 from reports.load import Column, Row, Run, Sweep
 from reports.stats import floors, foremost, protocols
@@ -22,11 +24,19 @@ MOST = 20  # rows or trainings in one picture: more cannot be told apart
 POINTS = 100  # of a loss curve at most: more are averaged
 FAR_BELOW = 5  # times below the best row: there a floor would squeeze all rows together
 LOG_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
+LETTERS = 84  # of a name in a legend, before it is wrapped
+HEIGHT = 5.0  # of the axes with their labels, in inches
 INK, GREY = "#333333", "#777777"
 
 
 def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
-    """A PNG of a metric against the resolution, a line per method; None where nothing can be drawn.
+    """`fid_figure` as a PNG."""
+    canvas = fid_figure(sweep, metric)
+    return None if canvas is None else _png(canvas)
+
+
+def fid_figure(sweep: Sweep, metric: str) -> Figure | None:
+    """A metric against the resolution, a line per method; None where nothing can be drawn.
 
     Columns that differ in more than the resolution get a panel for each such setting. A column of
     several protocols is left out.
@@ -45,8 +55,7 @@ def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
     shown = [method for c, method in sweep.methods.items() if c in {row.cell_id for row in rows}]
     columns = [column for column in sweep.columns if column in {row.column for row in rows}]
     panels = list(dict.fromkeys(column.others for column in columns))
-    canvas = Figure(figsize=(5.6 * len(panels) + 3.4, 5.4), layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = Figure(figsize=(max(9.0, 5.6 * len(panels)), HEIGHT), layout="constrained")
     grid = canvas.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     values = [row.metrics[metric] for row in rows]
     logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_FROM
@@ -59,8 +68,8 @@ def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
         axes.set_title(panel)
     _scale(grid[0], drawn, logarithmic)  # all panels share it
     handles, labels = grid[0].get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside right center", frameon=False)
-    return _png(canvas)
+    _legend_below(canvas, handles, labels)
+    return canvas
 
 
 def _fid_panel(
@@ -86,7 +95,7 @@ def _fid_panel(
         err_style="bars", err_kws={"capsize": 3}, markersize=7, linewidth=1.6, ax=axes,
     )  # fmt: skip
     if axes.get_legend() is not None:
-        axes.get_legend().remove()  # type: ignore[union-attr] # one legend beside all panels
+        axes.get_legend().remove()  # type: ignore[union-attr] # one legend below all panels
     ticks = [column.title.removesuffix(f", {column.others}") for column in where]
     axes.set_xticks(list(where.values()), [tick.replace(" ", "\n") for tick in ticks])
     axes.margins(x=0.08)
@@ -125,22 +134,30 @@ def _training_size(axes: Axes, sweep: Sweep, columns: Sequence[Column]) -> None:
             label = "_"
 
 
-def loss_plot(sweep: Sweep) -> bytes | None:
-    """A PNG of the training loss, a line per run and a colour per distinct training."""
+def loss_plot(sweep: Sweep) -> tuple[bytes | None, list[str]]:
+    """A PNG of the training loss, a line per run and a colour per distinct training.
+
+    Returns:
+        The picture, None where there is nothing to draw; the runs left out, each with the reason.
+    """
     groups: dict[str, list[Run]] = {}
     for run in sweep.runs:
         groups.setdefault(run.group_id, []).append(run)
     groups = dict(list(groups.items())[:MOST])
-    canvas = Figure(figsize=(9.0, 4.4), layout="constrained")
-    FigureCanvasAgg(canvas)
+    canvas = Figure(figsize=(9.0, HEIGHT), layout="constrained")
     axes = canvas.subplots()
     palette = _palette(len(groups))
     settled: list[float] = []  # what the axis must show: not the first steep steps
     everything: list[float] = []
+    left_out: list[str] = []
     for runs, colour in zip(groups.values(), palette, strict=True):
         label = runs[0].name
         for run in runs:
-            images, losses = _curve(run)
+            try:
+                images, losses = _curve(run)
+            except UserError as error:
+                left_out.append(f"{run.name}, seed {run.seed}: {error}")
+                continue
             if not images:
                 continue
             axes.plot(images, losses, color=colour, linewidth=1.3, alpha=0.85, label=label)
@@ -148,7 +165,7 @@ def loss_plot(sweep: Sweep) -> bytes | None:
             everything += losses
             settled += losses[len(losses) * 15 // 100 :]
     if not everything:
-        return None
+        return None, left_out
     low, high = min(settled), max(settled)
     margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
@@ -156,18 +173,26 @@ def loss_plot(sweep: Sweep) -> bytes | None:
     cut = ", its steep start cut off" if max(everything) > high + margin else ""
     axes.set_ylabel(f"training loss{cut}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    canvas.legend(loc="outside right center", frameon=False)
+    _legend_below(canvas, *axes.get_legend_handles_labels())
     _plain(axes)
-    return _png(canvas)
+    return _png(canvas), left_out
 
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
-    """Images seen and loss, averaged over stretches so that at most POINTS points are left."""
-    lines = [line for line in run.folder.metrics() if math.isfinite(line["loss"])]
+    """Images seen and loss, averaged over stretches so that at most POINTS points are left.
+
+    Raises:
+        UserError: a line of the run's metrics is damaged.
+    """
+    try:
+        read = [(float(one["images"]), float(one["loss"])) for one in run.folder.metrics()]
+    except (KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{run.folder.metrics_file}: a line is damaged") from None
+    lines = [(images, loss) for images, loss in read if math.isfinite(loss)]
     share = -(-len(lines) // POINTS) or 1
     parts = [lines[start : start + share] for start in range(0, len(lines), share)]
-    images = [float(part[-1]["images"]) for part in parts]
-    return images, [math.fsum(line["loss"] for line in part) / len(part) for part in parts]
+    images = [part[-1][0] for part in parts]
+    return images, [math.fsum(loss for _, loss in part) / len(part) for part in parts]
 
 
 def _places(columns: Sequence[Column]) -> dict[Column, float]:
@@ -191,6 +216,27 @@ def _scale(axes: Axes, drawn: Sequence[float], logarithmic: bool) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.set_ylim(low, high)
+
+
+def _legend_below(canvas: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend under the axes, in as many columns as fit, and make the picture higher by it.
+
+    The axes stay at least as high as the legend, whatever the names.
+    """
+    renderer = FigureCanvasAgg(canvas).get_renderer()
+    width, _ = canvas.get_size_inches()
+    wrapped = [textwrap.fill(label, LETTERS) if "\n" not in label else label for label in labels]
+    for columns in range(min(len(wrapped), 6), 0, -1):
+        legend = canvas.legend(
+            handles, wrapped, loc="outside lower center", frameon=False, ncols=columns,
+            fontsize="small" if len(wrapped) > 6 else "medium",
+        )  # fmt: skip
+        size = legend.get_window_extent(renderer)
+        if size.width <= 0.98 * width * canvas.dpi or columns == 1:
+            break
+        legend.remove()
+    high = size.height / canvas.dpi
+    canvas.set_figheight(high + max(HEIGHT, high + 2.0))  # the axes are the larger half
 
 
 def _palette(count: int) -> list[Any]:

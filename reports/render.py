@@ -10,7 +10,7 @@ from typing import Any
 import markdown as markdown_to_html
 
 from harness.record import write_atomic
-from reports import costs, grids, load, origin, plots, tables
+from reports import costs, grids, load, origin, plots, settings, tables
 from reports.formats import counted, family, listed, title
 from reports.load import Sweep
 from reports.stats import headline
@@ -61,7 +61,8 @@ def build(grid_record: Mapping[str, Any], outputs: Path) -> Path:
     for name, picture in images.items():
         write_atomic(folder / name, picture)
     found = [tables.metric_table(sweep, metric) for metric in sweep.metrics]
-    write_atomic(folder / "table.tex", "\n".join(tables.latex(table) for table in found))
+    latex = "\n".join([f"% {_sampling(sweep)}", *(tables.latex(table) for table in found)])
+    write_atomic(folder / "table.tex", latex if found else "")
     frame = tables.long_frame(sweep)
     write_atomic(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_atomic(folder / "headline.txt", "\n".join(headline(sweep.rows)) + "\n")
@@ -87,6 +88,7 @@ def _results(sweep: Sweep) -> list[str]:
         found = tables.metric_table(sweep, metric)
         parts.append(_titled(found, [note for note in found.notes if note not in said]))
         said |= set(found.notes)
+    parts.append(f"{_sampling(sweep)}\n")
     parts.append(
         "Bold is the best of a column. The last row is what held-out real images get in the same "
         "number and by the same protocol: about what a perfect model would.\n"
@@ -126,6 +128,11 @@ def _results(sweep: Sweep) -> list[str]:
     return parts
 
 
+def _sampling(sweep: Sweep) -> str:
+    told = settings.account(sweep.settings, settings.SAMPLING, "rows")
+    return f"Sampling settings {told}. Labels are balanced over the classes."
+
+
 def _plots(sweep: Sweep, images: Images) -> list[str]:
     parts = []
     for metric in sweep.metrics:
@@ -142,10 +149,13 @@ def _plots(sweep: Sweep, images: Images) -> list[str]:
         )
     if parts:
         parts.insert(0, "## FID against resolution\n")
-    if picture := plots.loss_plot(sweep):
+    picture, left_out = plots.loss_plot(sweep)
+    if picture or left_out:
+        parts.append("## Training loss\n")
+    if picture:
         images["loss.png"] = picture
-        parts += ["## Training loss\n", "![Training loss](loss.png)\n"]
-    return parts
+        parts.append("![Training loss](loss.png)\n")
+    return parts + [f"Left out: {escaped(one)}.\n" for one in left_out]
 
 
 def _samples(sweep: Sweep, images: Images) -> list[str]:
@@ -183,6 +193,8 @@ def _provenance(sweep: Sweep) -> list[str]:
     parts = ["## Provenance\n"]
     parts.append(f"From {escaped(sweep.file)}, {counted(len(sweep.methods), 'row')}, seeds "
                  f"{', '.join(map(str, sweep.seeds))}.\n")  # fmt: skip
+    trained = settings.account(sweep.settings, settings.TRAINING, "trainings")
+    parts.append(f"Common settings {escaped(trained)}.\n")
     found = [origin.protocol_table(sweep), origin.machine_table(sweep)]
     parts += [_titled(one, ()) for one in found if one is not None]
     parts += [escaped(note) + "\n" for note in origin.code_notes(sweep)]

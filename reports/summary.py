@@ -51,9 +51,10 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str | None:
     )
     figures = spread(metric, summary(values[winners[0]].values()))
     if len(winners) > 1:
-        others = counted(len(winners) - 1, "row")
-        same = f"{sweep.methods[winners[0]]} and {others} that coincide with it there"
-        have = f"{where} {same} have the lowest FID{so_far}, {figures}"
+        first, second, *more = (sweep.methods[one] for one in winners)
+        others = f"{len(more) + 1} other rows" if more else second
+        have = f"{where} {first} and {others}, which coincide there, have the lowest FID{so_far}"
+        have += f", {figures}"
     else:
         have = f"{where} {sweep.methods[winners[0]]} has the lowest FID{so_far}, {figures}"
     return f"{have}{_against_baseline(sweep, column, metric, winners)}."

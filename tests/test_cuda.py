@@ -22,6 +22,7 @@ from harness.features import extract
 from harness.identity import canonical_training
 from harness.images import area_resize, resize_crop
 from harness.launch import processes
+from harness.launch.processes import Work
 from harness.record import RunFolder, read_json
 from harness.run import DONE
 from harness.train import Batches
@@ -186,7 +187,7 @@ def _prepared(folder: Path, *changes: str) -> RunFolder:
 
 
 def _finish(run: RunFolder) -> int:
-    return processes.wait(processes.start(run.path, 1, 1))
+    return processes.wait(processes.start(Work(run.path), 1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +199,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def _resumed_after_a_kill(run: RunFolder, whole: RunFolder) -> None:
-    (process,) = processes.start(run.path, 1, 1)
+    (process,) = processes.start(Work(run.path), 1, 1)
     wait_for(lambda: len(list(run.metrics())) >= 37)
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL

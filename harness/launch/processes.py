@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.provenance import ROOT
@@ -16,7 +17,15 @@ LOST = -1  # killed from outside
 WORTH_A_RETRY = (LOST, STOPPED)
 
 
-def start(run_dir: Path, ranks: int, cpus: int) -> list[subprocess.Popen[bytes]]:
+@dataclass(frozen=True)
+class Work:
+    """What a launcher starts: a run folder, and which of its evaluations are wanted."""
+
+    run_dir: Path
+    evaluations: tuple[str, ...] = ()  # none: all that were asked of it
+
+
+def start(work: Work, ranks: int, cpus: int) -> list[subprocess.Popen[bytes]]:
     """Start `python -m harness.run RUN_DIR` once for each rank, writing into its log.txt."""
     shared = os.environ | {
         "WORLD_SIZE": str(ranks),
@@ -29,16 +38,16 @@ def start(run_dir: Path, ranks: int, cpus: int) -> list[subprocess.Popen[bytes]]
     if ranks > 1:
         shared["MASTER_PORT"] = str(_free_port())
     processes = []
-    with (run_dir / "log.txt").open("ab") as log:
+    with (work.run_dir / "log.txt").open("ab") as log:
         for rank in range(ranks):
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "harness.run", str(run_dir)],
+                    [sys.executable, "-m", "harness.run", str(work.run_dir), *work.evaluations],
                     env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    cwd=run_dir,
+                    cwd=work.run_dir,
                     start_new_session=True,  # Ctrl-C reaches the sweep, which stops its runs
                 )
             )

@@ -18,6 +18,7 @@ from typing import Any
 from harness.config import Job
 from harness.errors import UserError
 from harness.launch import processes
+from harness.launch.processes import Work
 from harness.provenance import ROOT
 
 # Its memory monitor ends the whole experiment, not one trial, when a node runs short; usage
@@ -43,14 +44,19 @@ def _trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     job = Job(**config["job"])
-    status = processes.wait(processes.start(Path(config["run_dir"]), job.ranks, job.cpus))
+    work = Work(Path(config["work"]["run_dir"]), tuple(config["work"]["evaluations"]))
+    status = processes.wait(processes.start(work, job.ranks, job.cpus))
     if status in processes.WORTH_A_RETRY:
         raise RuntimeError(f"the run was lost (status {status})")
     tune.report({"status": status})
 
 
-def launch(run_dirs: Sequence[Path], job: Job, address: str | None = None) -> None:
-    """Work on every run folder, as many at once as the resources in `job` allow.
+def _run_id(trial: Any) -> str:
+    return Path(trial.config["work"]["run_dir"]).name
+
+
+def launch(works: Sequence[Work], job: Job, address: str | None = None) -> None:
+    """Do every piece of work, as many at once as the resources in `job` allow.
 
     Args:
         address: of a running Ray cluster; without one a local cluster is started and ended.
@@ -83,12 +89,14 @@ def launch(run_dirs: Sequence[Path], job: Job, address: str | None = None) -> No
         tuner = tune.Tuner(
             tune.with_resources(_trial, {"CPU": job.cpus, "GPU": job.gpus}),
             param_space={
-                "run_dir": tune.grid_search([str(path) for path in run_dirs]),
+                "work": tune.grid_search(
+                    [{"run_dir": str(w.run_dir), "evaluations": w.evaluations} for w in works]
+                ),
                 "job": job.model_dump(mode="json"),
             },
             tune_config=tune.TuneConfig(
-                trial_name_creator=lambda trial: Path(trial.config["run_dir"]).name,
-                trial_dirname_creator=lambda trial: Path(trial.config["run_dir"]).name,
+                trial_name_creator=_run_id,
+                trial_dirname_creator=_run_id,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

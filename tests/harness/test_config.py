@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from harness.config import KEYS, Evaluation, Training, build, check_value, flatten
+from harness.config import KEYS, Evaluation, Training
 from harness.errors import UserError
+from harness.settings import build, check_value, flatten
 from harness.yamlfile import Value, load, plain
 from tests.tiny import Write, command
 
@@ -43,17 +46,45 @@ def test_a_configuration_is_frozen(write: Write) -> None:
         ("train: {images: .inf}\n", "train.images: got inf"),
         ("train: {images: 9, learning_rate: .nan}\n", "finite"),
         ("train: {images: 9, betas: [0.9, 2]}\n", "train.betas: got [0.9, 2]"),
+        (
+            "train: {images: 9, betas: [0.9, 1]}\n",
+            "train.betas: got [0.9, 1]: should be less than 1",
+        ),
+        ("train: {images: 9, betas: [0.9]}\n", "train.betas: got [0.9]: must be two numbers"),
+        ("train: {images: 9, betas: 0.9}\n", "train.betas: got 0.9: must be two numbers"),
+        ("train: {images: 1000000000001}\n", "train.images: got 1000000000001: should be less"),
+        ("train: {images: 9, batch: 1048577}\n", "less than or equal to 1048576"),
+        ("train: {images: 9}\nmodel: {width: 65537}\n", "less than or equal to 65536"),
+        ("train: {images: 9}\nmodel: {depth: 1001}\n", "less than or equal to 1000"),
+        ("train: {images: [[[9]]]}\n", "train.images: got [[[9]]]"),
+        ("train: {images: {}}\n", "a.yaml:2: train.images: got {}: should be a valid integer"),
+        ("train: {images: {a: 1}}\n", "a.yaml:2: train.images: got {'a': 1}"),
+        ("trian: {}\n", "a.yaml:2: unknown key 'trian'; did you mean 'train'?"),
+        ("train:\n", "a.yaml:2: train is a section: got nothing; it has images, batch, "),
+        ("train: 5\n", "a.yaml:2: train is a section: got 5; it has images, batch, "),
+        ("train: {}\n", "a.yaml:2: train is a section: got {}; it has images, batch, "),
+        ("a: {" * 300 + "b: 1" + "}" * 300 + "\n", "unknown key 'a.a.a."),
         ("train: {images: 9}\nmodel: {encoding: rop}\n", "did you mean 'rope'"),
         ("train: {images: 9}\nmodel: {encoding: 3}\n", "model.encoding: got 3"),
         ("model: {width: 8}\n", "'train.images' is missing"),
         ("train.images: 100\ntrain: {images: 100}\n", "'train.images' stands twice"),
     ],
 )
-def test_errors_name_file_line_key_value_and_choices(write: Write, text: str, told: str) -> None:
+def test_errors_name_file_line_key_value_and_choices(
+    write: Write, tmp_path: Path, text: str, told: str
+) -> None:
     with pytest.raises(UserError) as caught:
         build(Training, flat(write, text))
     assert told in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
+    assert len(str(caught.value).replace(str(tmp_path), "")) < 300
+
+
+def test_the_largest_values_are_allowed(write: Write) -> None:
+    text = (
+        "train: {images: 1000000000000, batch: 1048576, betas: [0, 0.9999]}\nmodel: {depth: 1000}\n"
+    )
+    assert build(Training, flat(write, text)).train.betas == (0, 0.9999)
 
 
 @pytest.mark.parametrize(("given", "size"), [(16, (16, 16)), ([16, 24], (16, 24))])
@@ -70,8 +101,9 @@ def test_sizes_that_are_none(given: object) -> None:
 
 
 def test_a_single_value_is_checked_without_the_rest() -> None:
-    check_value("model.encoding", Value("sincos", "x"))
-    check_value("data.resolution", Value([8, 16], "x"))
+    assert check_value("model.encoding", Value("sincos", "x")) == "sincos"
+    assert check_value("data.resolution", Value([8, 16], "x")) == (8, 16)
+    assert check_value("data.resolution", Value(8, "x")) == (8, 8)
     with pytest.raises(UserError, match="did you mean 'sincos'"):
         check_value("model.encoding", Value("sinkos", "x"))
     with pytest.raises(UserError, match=r"train\.images: got 'a'"):

@@ -1,11 +1,13 @@
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from harness.ablation import Ablation, read_ablation
 from harness.config import Training
 from harness.errors import UserError
-from harness.grid import Grid, count_cells, expand, to_json
+from harness.grid import Grid, expand, to_json
+from harness.points import Choices, Fields, alone, count_cells, product, under
 from tests.tiny import Write
 
 HEAD = "question: What?\nbase: base.yaml\n"
@@ -72,6 +74,43 @@ def test_conditions_see_values_that_no_axis_sets(write: Write) -> None:
         "exclude: [{name: all rope of 16, if: {model.encoding: rope, train.batch: 16}}]\n",
     )
     assert found.dropped == {"all rope of 16": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "dropped"),
+    [
+        ("data.resolution: [8, 12]", "data.resolution: [12, 12]", 1),
+        ("data.resolution: [8, [12, 12]]", "data.resolution: 12", 1),
+        ("data.resolution: [8, [8, 12], 12]", "data.resolution: [8, 12]", 1),
+        ("data.resolution: [8, [8, 12], 16]", "data.resolution: [[8, 12], 16]", 2),
+        ("train.betas: [[0.9, 0.9], [0.5, 0.9]]", "train.betas: [[0.9, 0.9], [0, 0.9]]", 1),
+        ("train.batch: [8, 16]", "data.resolution: [[8, 8], 12], train.batch: 16", 1),
+        ("train.weight_decay: [1, 2]", "train.weight_decay: 1.0", 1),
+    ],
+)
+def test_conditions_compare_what_values_mean(
+    write: Write, values: str, condition: str, dropped: int
+) -> None:
+    found = grid(write, f"axes: {{{values}}}\nexclude: [{{name: x, if: {{{condition}}}}}]\n")
+    assert found.dropped == {"x": dropped}
+    found = grid(
+        write,
+        f"axes: {{{values}}}\nwhen: [{{if: {{{condition}}}, axes: {{train.ema: [0, 0.5]}}}}]\n",
+    )
+    assert len([c for c in found.cells if "train.ema" in c.choices]) == 2 * dropped
+
+
+def test_the_baseline_compares_what_values_mean(write: Write) -> None:
+    found = grid(write, "axes: {data.resolution: [8, 12]}\nbaseline: {data.resolution: [12, 12]}\n")
+    assert found.baseline == found.cells[1].cell_id
+
+
+def test_a_product_that_is_all_excluded_is_noted_beside_an_include(write: Write) -> None:
+    found = grid(
+        write, "exclude: [{name: x, if: {train.batch: 32}}]\ninclude: [{train.batch: 16}]\n"
+    )
+    assert labels(found) == ["train.batch=16"]
+    assert "'exclude' drops every cell of the axes (x dropped 1)" in found.notes[0]
 
 
 def test_include_adds_and_identical_cells_merge(write: Write) -> None:
@@ -144,91 +183,6 @@ def test_only_picks_cells_by_text_or_pattern(write: Write) -> None:
         grid(write, axes, only="ropes")
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("axis: {}\n", "a.yaml:3: unknown key 'axis'; did you mean 'axes'"),
-        ("axes: {model.encodin: [rope]}\n", "a.yaml:3: unknown key 'model.encodin'; did you mean"),
-        ("axes: {model.encoding: []}\n", "a.yaml:3: axes: model.encoding: the axis is empty"),
-        ("axes: {model.encoding: rope}\n", "an axis is a list of values"),
-        ("axes: {job.cpus: [1, 2]}\n", "unknown key 'job.cpus'"),
-        ("axes: {model.encoding: [rope, sinkos]}\n", "a.yaml:3: model.encoding: got 'sinkos'"),
-        ("axes: [1]\n", "axes must be a mapping"),
-        ("zip:\n  - {train.batch: [16, 32], model.width: [16]}\n", "lists must be equally long"),
-        ("exclude: [{if: {train.batch: 32}}]\n", "'name' is missing"),
-        ("exclude: [{name: x, if: {train.batch: 32}}]\n", "drops every cell (x dropped 1)"),
-        ("exclude: [{name: x, iff: {train.batch: 32}}]\n", "unknown key 'iff'; did you mean 'if'"),
-        ("exclude: [{name: x, if: {model.encoding: ropes}}]\n", "got 'ropes'"),
-        ("when: [{if: {model.encoding: rope}}]\n", "'axes' is missing"),
-        ("seeds: []\n", "a.yaml:3: seeds: got []"),
-        ("seeds: [0, 0]\n", "each seed may stand once"),
-        ("seeds: [-1]\n", "seeds: got [-1]"),
-        ("seeds: 3\n", "seeds: got 3"),
-        ("evaluate: {resolutions: [8]}\n", "did you mean 'evaluate.resolution'"),
-        ("evaluate: {train.batch: [8]}\n", "unknown key 'train.batch'"),
-        ("evaluate: {resolution: 8}\n", "an axis is a list of values"),
-        ("evaluate: {resolution: [9]}\n", "not divisible by model.patch 2"),
-        ("evaluate: {resolution: [64]}\n", "has no real images to compare with"),
-        ("set: {data.resolution: 9}\n", "data.resolution 9x9 is not divisible by model.patch 2"),
-        ("set: {positions.range_multiplier: 2}\n", "set positions.sampler: randomized"),
-        ("axes: {model.encoding: [sincos], inference.law: [ntk]}\n", "does not exist for"),
-        ("set: {train.batch: 30, train.accumulation: 4}\n", "not divisible by train.accumulation"),
-        ("set: {evaluate.samples: 20000}\n", "more than fashion_mnist's 10000 held-out images"),
-        ("set: 3\n", "set must be a mapping"),
-        ("include: {train.batch: 3}\n", "include must be a list"),
-    ],
-)
-def test_errors(write: Write, text: str, told: str) -> None:
-    with pytest.raises(UserError) as caught:
-        grid(write, text)
-    assert told in str(caught.value)
-    assert len(str(caught.value).splitlines()) <= 2
-    assert str(caught.value).startswith("/")
-
-
-def test_changes_on_the_command_line(write: Write) -> None:
-    axes = "axes: {model.encoding: [rope, sincos]}\n"
-    assert grid(write, axes, "train.images=64").cells[0].training.train.images == 64
-    with pytest.raises(UserError, match="is an axis of this file; pick cells with --only"):
-        grid(write, axes, "model.encoding=rope")
-    with pytest.raises(UserError, match="a change is KEY=VALUE"):
-        grid(write, axes, "train.images")
-    with pytest.raises(UserError, match=r"did you mean 'train.images'"):
-        grid(write, axes, "train.imags=3")
-    with pytest.raises(UserError, match=r"train\.images: got 'x'"):
-        grid(write, axes, "train.images=x")
-
-
-def test_bases(write: Write) -> None:
-    write("middle.yaml", "base: base.yaml\ntrain: {batch: 16}\n")
-    found = read_ablation(write("b.yaml", "question: What?\nbase: middle.yaml\n"))
-    assert expand(found).cells[0].training.train.batch == 16
-    write("loop.yaml", "base: ring.yaml\n")
-    write("ring.yaml", "base: loop.yaml\n")
-    with pytest.raises(UserError, match="goes in a circle"):
-        read_ablation(write("c.yaml", "question: What?\nbase: loop.yaml\n"))
-    with pytest.raises(UserError, match=r"there is no file .*bse\.yaml; did you mean 'base\.yaml'"):
-        read_ablation(write("d.yaml", "question: What?\nbase: bse.yaml\n"))
-    write("e.yaml", "seeds: [1]\n")
-    misplaced = write("f.yaml", "question: What?\nbase: e.yaml\n")
-    with pytest.raises(UserError, match="belongs into an ablation"):
-        read_ablation(misplaced)
-
-
-def test_another_base_under_the_same_question(write: Write) -> None:
-    path = write("a.yaml", HEAD)
-    other = write("other.yaml", "base: base.yaml\ntrain: {batch: 8}\n")
-    for given in (other, type(other)("other.yaml")):  # from here, or from the ablation's folder
-        assert expand(read_ablation(path, base=given)).cells[0].training.train.batch == 8
-    with pytest.raises(UserError, match=r"--base nowhere\.yaml: there is no such file"):
-        read_ablation(path, base=type(other)("nowhere.yaml"))
-
-
-def test_a_question_is_asked(write: Write) -> None:
-    with pytest.raises(UserError, match="'question' is missing"):
-        read_ablation(write("a.yaml", "base: base.yaml\n"))
-
-
 def big(write: Write, side: int) -> Ablation:
     images = ", ".join(str(1000 + i) for i in range(side))
     decay = ", ".join(str(0.001 * i) for i in range(side))
@@ -243,11 +197,57 @@ def big(write: Write, side: int) -> Ablation:
 
 def test_more_than_a_million_is_refused_before_anything_is_expanded(write: Write) -> None:
     huge = big(write, 1001)
-    assert count_cells(huge) == 1001**2
+    assert count_cells(huge, Fields(huge.fixed)) == 1001**2
     started = time.process_time()
     with pytest.raises(UserError, match=r"1,002,001 cells"):
         expand(huge)
     assert time.process_time() - started < 1  # not the time of a million cells
+
+
+def counted(write: Write, text: str) -> int:
+    ablation = read_ablation(write("a.yaml", HEAD + text))
+    count = count_cells(ablation, Fields(ablation.fixed))
+    if count <= 1000:
+        assert sum(1 for _ in points_of(ablation)) == count
+    return count
+
+
+def points_of(ablation: Ablation) -> Iterator[Choices]:
+    fields = Fields(ablation.fixed)
+    for point in product([*alone(ablation.axes), *ablation.zips]):
+        yield from under(ablation.when, point, fields)
+
+
+def test_cells_are_counted_under_rules(write: Write) -> None:
+    exclusive = "".join(
+        f"  - {{if: {{train.batch: {batch}}}, axes: {{train.ema: [0, 0.1, 0.2]}}}}\n"
+        for batch in range(1, 21)
+    )
+    axes = f"axes: {{train.batch: {list(range(1, 31))}, model.depth: [1, 2]}}\n"
+    assert counted(write, axes + "when:\n" + exclusive) == 2 * (20 * 3 + 10)
+    chained = (
+        "  - {if: {train.batch: [1, 2]}, axes: {train.ema: [0, 0.5], model.heads: [1, 2]}}\n"
+        "  - {if: {train.ema: 0.5, model.depth: 2}, axes: {train.warmup: [0, 0.1, 0.2]}}\n"
+    )
+    assert counted(write, axes + "when:\n" + chained) == 28 * 2 + 2 * (4 + 2 + 2 * 3)
+    zipped = "zip: [{train.batch: [1, 2, 3], model.depth: [1, 1, 2]}, {model.width: [8, 16]}]\n"
+    assert counted(write, zipped + "when:\n" + chained) == 2 * (2 * 4 + 1)
+
+
+def test_a_long_walk_of_the_count_ends(write: Write) -> None:
+    many = list(range(1000, 2001))
+    text = f"axes: {{train.images: {many}, train.batch: {many}}}\nwhen:\n"
+    text += "  - {if: {train.images: 1000, train.batch: 1000}, axes: {train.ema: [0, 0.1]}}\n"
+    started = time.process_time()
+    assert counted(write, text) > 1_000_000
+    assert time.process_time() - started < 2
+
+
+def test_ten_thousand_cells_expand_quickly(write: Write) -> None:
+    large = big(write, 100)
+    started = time.process_time()
+    assert len(expand(large).cells) == 10_000
+    assert time.process_time() - started < 4  # about 1 s on an idle core
 
 
 def test_all_ids_of_a_large_grid_differ(write: Write) -> None:

@@ -4,9 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import Data, Evaluate, Evaluation, Inference, Model, Positions, Train, Training
+from harness.config import (
+    Data,
+    Evaluate,
+    Evaluation,
+    Inference,
+    Model,
+    Objective,
+    Positions,
+    Train,
+    Training,
+)
 from harness.errors import UserError
 from harness.identity import (
+    CombinationError,
     canonical_evaluation,
     canonical_training,
     digest,
@@ -32,7 +43,7 @@ def evaluation(resolution: tuple[int, int] = (24, 24), **inference: object) -> E
 
 def canonical(trained: Training, asked: Evaluation) -> Inference:
     trained = canonical_training(trained)
-    found = canonical_evaluation(trained.data, trained.model, trained.positions, asked)
+    found = canonical_evaluation(trained, asked)
     return found.inference
 
 
@@ -50,6 +61,32 @@ def test_a_range_of_one_is_plain_training() -> None:
     wide = training(positions=Positions(sampler="randomized", range_multiplier=2))
     assert canonical_training(wide) != plain
     assert position_lengths(wide) == (12, 12)
+
+
+def test_ranges_of_one_length_are_one_training() -> None:
+    def of(multiplier: float, size: tuple[int, int] = (12, 12)) -> Training:
+        positions = Positions(sampler="randomized", range_multiplier=multiplier)
+        return canonical_training(training(data=Data(resolution=size), positions=positions))
+
+    assert group_id_of(of(2.01)) == group_id_of(of(2))
+    assert of(2.01).positions.range_multiplier == 2
+    assert of(1.4).positions.range_multiplier == 8 / 6
+    assert canonical_training(of(1.4)) == of(1.4)
+    assert position_lengths(of(1.4)) == (8, 8)
+    assert position_lengths(of(1.5, (14, 14))) == (10, 10)  # 10.5 to the even
+    assert of(1.4, (12, 16)).positions.range_multiplier == 1.4  # 8 of 6 and 11 of 8
+
+
+def test_ids_of_plain_multipliers_stay() -> None:
+    known = {
+        1: "d83443b42923e000",
+        1.5: "4436f96bb3bb5793",
+        2: "25d10da7c13c1c34",
+        4: "d8a2be6140b104c3",
+    }
+    for multiplier, group_id in known.items():
+        positions = Positions(sampler="randomized", range_multiplier=multiplier)
+        assert group_id_of(canonical_training(training(positions=positions))) == group_id
 
 
 def test_settings_without_effect_change_no_identity() -> None:
@@ -114,6 +151,31 @@ def test_ids_tell_seeds_and_protocols_apart() -> None:
     one = evaluation()
     more = Evaluation(inference=one.inference, evaluate=Evaluate(resolution=(24, 24), samples=600))
     assert eval_id_of(data, one) != eval_id_of(data, more)
+
+
+def test_guidance_needs_a_null_label() -> None:
+    unconditional = training(objective=Objective(label_dropout=0))
+    assert canonical(unconditional, evaluation()).guidance == 1
+    with pytest.raises(CombinationError, match=r"guidance 1\.5 needs the null label"):
+        canonical(unconditional, evaluation(guidance=1.5))
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "asked", "told"),
+    [
+        (Model(width=8), (12, 12), evaluation(law="ntk"), "ntk needs more than 2 channels"),
+        (Model(patch=12), (12, 12), evaluation(attention_scale="log"), "at least 2 tokens"),
+        (Model(patch=12), (12, 12), evaluation(attention_scale="sqrt-log"), "at least 2 tokens"),
+        (Model(patch=12), (12, 12), evaluation(attention_scale="log-clamped"), "at least 2 tok"),
+        (Model(), (12, 12), evaluation((8, 8), resize="bicubic"), "upsampling only"),
+        (Model(), (12, 12), evaluation((24, 8), resize="bicubic"), "upsampling only"),
+    ],
+)
+def test_what_cannot_be_sampled(
+    model: Model, size: tuple[int, int], asked: Evaluation, told: str
+) -> None:
+    with pytest.raises(CombinationError, match=told):
+        canonical(training(model=model, data=Data(resolution=size)), asked)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """One job in real processes with real DeepSpeed: to its end, stopped, killed, resumed, failing."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from harness.claim import last_attempt
 from harness.config import Job
 from harness.launch import processes
+from harness.launch.processes import Work
 from harness.record import RunFolder, read_json
 from harness.run import BAD_INPUT, BUSY, DONE, FAILED, STOPPED
 from tests.tiny import ABLATION, BASE, ROOT, command, figures, losses, prepared, wait_for
@@ -29,7 +32,7 @@ def outcome(run: RunFolder) -> str:
 
 
 def finish(run: RunFolder, ranks: int = 1) -> int:
-    return processes.wait(processes.start(run.path, ranks, cpus=ranks))
+    return processes.wait(processes.start(Work(run.path), ranks, cpus=ranks))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +93,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     tmp_path: Path, undisturbed: RunFolder, how: signal.Signals
 ) -> None:
     run = prepared(tmp_path, _ablation(tmp_path), *LONG)
-    (process,) = processes.start(run.path, 1, 1)
+    (process,) = processes.start(Work(run.path), 1, 1)
     wait_for(lambda: len(list(run.metrics())) >= 37)
     process.send_signal(how)
     status = process.wait(60)
@@ -105,20 +108,110 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     assert figures(run) == figures(undisturbed)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(
-    tmp_path: Path, undisturbed: RunFolder
-) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
-    (process,) = processes.start(run.path, 1, 1)
-    wait_for(lambda: len(run.checkpoints()) == 2)
+def killed_at_checkpoint(folder: Path, checkpoints: int, *changes: str) -> RunFolder:
+    """A run that was killed when it had so many checkpoints."""
+    run = prepared(folder, _ablation(folder), *LONG, *changes)
+    (process,) = processes.start(Work(run.path), 1, 1)
+    wait_for(lambda: len(run.checkpoints()) == checkpoints)
     process.kill()
     process.wait()
+    return run
+
+
+@pytest.mark.parametrize("part", ["*model_states.pt", "state.json", "ema-0.safetensors"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, undisturbed: RunFolder, part: str
+) -> None:
+    run = killed_at_checkpoint(tmp_path, 2)
     newest = run.checkpoints()[-1]
-    state = next(newest.rglob("*model_states.pt"))
-    state.write_bytes(state.read_bytes()[:1000])
+    damaged = next(newest.rglob(part))
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     assert finish(run) == DONE, run.log_tail(30)
     assert f"checkpoint {newest.name} is damaged" in run.log_file.read_text()
     assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+
+
+def test_the_only_checkpoint_damaged_in_its_optimizer_starts_over(tmp_path: Path) -> None:
+    """The engine must not keep the weights of a checkpoint whose optimizer state is broken."""
+    (tmp_path / "whole").mkdir()
+    whole = prepared(tmp_path / "whole", _ablation(tmp_path), *LONG, "train.zero_stage=1")
+    assert finish(whole) == DONE, whole.log_tail(30)
+    run = killed_at_checkpoint(tmp_path, 1, "train.zero_stage=1")
+    state = next(run.checkpoints()[0].rglob("*optim_states.pt"))
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 0xFF  # one byte, the length unchanged
+    state.write_bytes(content)
+    assert finish(run) == DONE, run.log_tail(30)
+    assert losses(run) == losses(whole)
+    assert run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+
+
+def test_lost_weights_are_made_again_from_the_last_checkpoint(
+    tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    run = RunFolder(tmp_path / undisturbed.run_id)
+    shutil.copytree(undisturbed.path, run.path)
+    run.weights_file.unlink()
+    run.result_file(run.requests()[0]).unlink()
+    assert run.done() is None
+    assert finish(run) == DONE, run.log_tail(30)
+    assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+    assert figures(run) == figures(undisturbed)
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(
+    tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(small)])
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        run = prepared(small, _ablation(tmp_path), *LONG)
+        assert finish(run) == FAILED
+        assert outcome(run) != "failed"
+        assert "no space left on the disk" in run.log_file.read_text() or not run.log_tail()
+        subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
+        assert finish(run) == DONE, run.log_tail(30)
+        assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+        assert figures(run) == figures(undisturbed)
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+def test_a_failed_evaluation_keeps_no_other_back(tmp_path: Path, undisturbed: RunFolder) -> None:
+    run = RunFolder(tmp_path / undisturbed.run_id)
+    shutil.copytree(undisturbed.path, run.path)
+    bad, good = run.requests()
+    request = read_json(run.request_file(bad))
+    request["config"]["inference"] |= {"law": "ntk", "placement": "contiguous"}
+    request["config"]["evaluate"] |= {"resolution": [12, 12], "extractor": "fashion-cnn"}
+    config = read_json(run.spec_file)
+    config["config"]["model"]["encoding"] = "sincos"  # for which there is no ntk
+    run.spec_file.write_text(json.dumps(config))
+    run.request_file(bad).write_text(json.dumps(request))
+    for eval_id in (bad, good):
+        run.result_file(eval_id).unlink()
+    assert finish(run) == FAILED
+    assert "ntk" in str(run.failure(bad))
+    assert run.result(good) is not None
+    assert run.failure(good) is None
+    assert outcome(run) == "done"  # the training is none the worse
+
+
+def test_only_the_evaluations_asked_for_are_made(tmp_path: Path, undisturbed: RunFolder) -> None:
+    run = RunFolder(tmp_path / undisturbed.run_id)
+    shutil.copytree(undisturbed.path, run.path)
+    first, second = run.requests()
+    for eval_id in (first, second):
+        run.result_file(eval_id).unlink()
+    assert processes.wait(processes.start(Work(run.path, (second,)), 1, 1)) == DONE
+    assert run.result(first) is None
+    assert run.result(second) is not None
+    unknown = command("harness.run", run.path, "0" * 16)
+    assert unknown.returncode == BAD_INPUT
+    assert "is no evaluation of" in unknown.stderr
 
 
 def test_two_ranks_train_and_sample_the_same(tmp_path: Path, undisturbed: RunFolder) -> None:
@@ -157,7 +250,7 @@ def test_every_zero_stage_resumes(
         runs.append(prepared(tmp_path / name, _ablation(tmp_path), *changes))
     whole, stopped = runs
     assert finish(whole, ranks) == DONE, whole.log_tail(30)
-    started = processes.start(stopped.path, ranks, ranks)
+    started = processes.start(Work(stopped.path), ranks, ranks)
     wait_for(lambda: len(list(stopped.metrics())) >= 20)
     processes.stop(started)
     assert stopped.done() is None
@@ -171,7 +264,7 @@ def test_every_zero_stage_resumes(
 
 def test_a_lost_rank_is_no_failure(tmp_path: Path, undisturbed: RunFolder) -> None:
     run = prepared(tmp_path, _ablation(tmp_path), *LONG)
-    started = processes.start(run.path, 2, 2)
+    started = processes.start(Work(run.path), 2, 2)
     wait_for(lambda: len(list(run.metrics())) >= 20)
     started[1].kill()
     assert processes.wait(started) == processes.LOST
@@ -196,7 +289,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -
 
 def test_two_jobs_on_one_run_do_not_both_work(tmp_path: Path) -> None:
     run = prepared(tmp_path, _ablation(tmp_path), *LONG)
-    (first,) = processes.start(run.path, 1, 1)
+    (first,) = processes.start(Work(run.path), 1, 1)
     wait_for(lambda: last_attempt(run) is not None)
     second = command("harness.run", run.path)
     assert second.returncode == BUSY
@@ -209,7 +302,7 @@ def test_a_run_ends_when_its_launcher_is_gone(tmp_path: Path) -> None:
     run = prepared(tmp_path, _ablation(tmp_path), "train.images=640000")
     starter = (
         "import sys, time\nfrom pathlib import Path\nfrom harness.launch import processes\n"
-        f"processes.start(Path({str(run.path)!r}), 1, 1)\ntime.sleep(600)\n"
+        f"processes.start(processes.Work(Path({str(run.path)!r})), 1, 1)\ntime.sleep(600)\n"
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", starter], env=os.environ | {"PYTHONPATH": str(ROOT)}

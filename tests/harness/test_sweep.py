@@ -127,6 +127,23 @@ def test_two_sweeps_at_once_share_the_work(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_survivor_of_two_sweeps_takes_over(tiny: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    options = (tiny, "--launcher", "inline", "--no-track", "--only", "law=pi",
+               "--outputs", outputs, "train.images=64000")  # fmt: skip
+    first = background(*options)
+    wait_for(lambda: (outputs / "runs").exists() and any(list(r.metrics()) for r in runs(outputs)))
+    second = background(*options)
+    (run,) = runs(outputs)
+    wait_for(lambda: len(list(run.metrics())) >= 300)
+    first.kill()
+    said(first)
+    text = said(second)
+    assert second.returncode == 0, text
+    assert len(list((run.path / "attempts").glob("[0-9]*.json"))) == 2
+
+
+@pytest.mark.slow
 def test_a_failed_run_is_named_with_its_log_and_retried_on_request(
     tiny: Path, tmp_path: Path
 ) -> None:
@@ -164,6 +181,17 @@ def test_looking_changes_nothing(tiny: Path, tmp_path: Path) -> None:
         ended = sweep(tiny, "--outputs", tmp_path / "outputs", *options)
         assert ended.returncode == 0, ended.stderr
         assert not (tmp_path / "outputs").exists()
+
+
+def test_a_plan_piped_into_head_is_no_error(tiny: Path, tmp_path: Path) -> None:
+    sweeping = f"{sys.executable} -m harness.sweep {tiny} --outputs {tmp_path}/o --dry-run"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {sweeping} --seeds 2000 | head -1"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_the_plan_of_only_some_cells(tiny: Path, tmp_path: Path) -> None:

@@ -75,6 +75,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("? [a, b]\n: 1\n", "a key must be a plain word"),
         ("a: 1\n---\nb: 2\n", "is not YAML"),
         ("[" * 5000, "is not YAML"),
+        ("a:\n - " + "9" * 5000, "x.yaml:2: got 999"),
+        ("a: 0x" + "f" * 5000, "a whole number of 5002 characters"),
+        ('a: "\\ud800"\n', "are no characters of their own"),
+        ('"\\udfff": 3\n', "are no characters of their own"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, text: str | bytes, told: str) -> None:

@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.record import run_folder, write_atomic, write_json
 from reports.__main__ import main
 from reports.render import build
-from tests.reports.small_sweep import ABLATION, write_result, write_samples, write_training
+from tests.reports.small_sweep import ABLATION, FID, write_result, write_samples, write_training
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -63,7 +63,7 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert text.splitlines()[2:5] == [
         "**Does it hold up at 1.5x and 2x?**",
         "",
-        "At 12×12 (1×) RoPE and 2 rows that coincide with it there have the lowest FID, 10.0; the "
+        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0; the "
         "baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the lowest FID, 15.0; the "
         "baseline RoPE has 20.0, a difference of −5.0 on one seed. At 24×24 (2×) RPE-2D ×2 (RoPE) "
         "has the lowest FID, 20.9; the baseline RoPE has 40.0, a difference of −19.1 on one seed. "
@@ -73,6 +73,41 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert "is no Inception FID" in text
     assert "reconstruction" in text
     assert "Every evaluation is there." in text
+
+
+def test_two_rows_that_coincide_are_both_named(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid(text=ABLATION.replace("  - {inference.law: pi}\n", ""))
+    fill(record, tmp_path)
+    assert (
+        "At 12×12 (1×) RoPE and RoPE, generated at 12 then bicubic, which coincide there, have the "
+        "lowest FID, 10.0; the baseline is among them."
+    ) in build(record, tmp_path).read_text()
+
+
+def test_settings_that_differ_are_in_names_and_common_ones_are_said_once(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    text = ABLATION.replace("law: pi}", "law: pi, inference.guidance: 2, inference.solver: euler}")
+    record = grid(text=text)
+    name = "RoPE, PI, guidance=2, solver=euler"
+    fill(record, tmp_path, fid=FID | {name: FID["RoPE, PI"]})
+    report = build(record, tmp_path)
+    text = report.read_text()
+    assert f"| {name} | **10.0** | 25.0 | 30.0 |" in text
+    sampling = (
+        "Sampling settings of all rows: steps=6, samples=500; where a name does not say another: "
+        "solver=heun, guidance=1. Labels are balanced over the classes."
+    )
+    assert text.splitlines().count(sampling) == 1
+    assert text.index("### Recall") < text.index(sampling) < text.index("## Difference")
+    assert f"% {sampling}" in (report.parent / "table.tex").read_text()
+    common = text[text.index("Common settings of all trainings: ") :].splitlines()[0]
+    for said in (
+        "data.resolution=12", "theta=100 (encoding=rope)", "theta=10000 (encoding=sincos)",
+        "width=64", "depth=4", "heads=2", "patch=2", "images=40000", "batch=64",
+        "learning_rate=0.002", "precision=fp32",
+    ):  # fmt: skip
+        assert f" {said}," in common
 
 
 def test_several_seeds_are_said_with_their_interval(grid: Grid, fill: Fill, tmp_path: Path) -> None:
@@ -219,6 +254,24 @@ def test_samples_are_enlarged_without_smoothing(grid: Grid, fill: Fill, tmp_path
     assert len(places) == 1
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"images": 1, "lo', b"\0\0\0", b"\xff\xfe", b"7", b'{"images": 1}']
+)
+def test_a_damaged_loss_curve_is_left_out_with_a_note(
+    grid: Grid, fill: Fill, tmp_path: Path, line: bytes
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    file = run_folder(tmp_path, record["cells"][0]["runs"][0]["run_id"]).metrics_file
+    first, second, *others = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([first, line + b"\n", second, *others]))
+    report = build(record, tmp_path)
+    left_out = re.findall("Left out: .*", report.read_text())
+    assert len(left_out) == 1
+    assert left_out[0].startswith(f"Left out: RoPE, seed 0: {file}: ")
+    assert (report.parent / "loss.png").exists()
+
+
 def test_a_damaged_result_is_named(grid: Grid, fill: Fill, tmp_path: Path) -> None:
     record = grid()
     fill(record, tmp_path)
@@ -241,6 +294,18 @@ def test_command(
     assert said[-1] == str(tmp_path / "out" / "reports" / "small" / "report.md")
     assert main([file, "train.images=80000", "--outputs", out]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no evaluation is finished yet"
+
+
+def test_outputs_that_cannot_be_written_are_a_plain_line(
+    grid: Grid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "reports").write_text("in the way")
+    assert main([str(tmp_path / "small.yaml"), "--outputs", str(tmp_path / "out")]) == 1
+    heard = capsys.readouterr()
+    assert heard.out == ""
+    assert re.fullmatch(r"no report: .*/out/reports.*: .+\n", heard.err)
 
 
 @pytest.mark.parametrize(

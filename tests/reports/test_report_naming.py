@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from models import names as choices
 from reports.naming import method_name, method_names, training_names
+from reports.settings import account
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "fashion_mnist", "resolution": [12, 12]},
@@ -60,24 +61,78 @@ def cell(number: int, config: dict[str, Any], inference: dict[str, Any], **evalu
             "inference": INFERENCE | inference, "measurements": [measurement]}  # fmt: skip
 
 
-def test_what_no_name_speaks_of_is_added_as_key_and_value() -> None:
+def names_of(*cells: Any) -> list[str]:
+    return list(method_names(cells).values())
+
+
+def test_what_no_name_speaks_of_is_added_where_a_row_differs_from_most() -> None:
+    assert names_of(
+        cell(0, {}, {}),
+        cell(1, {}, {"law": "pi", "guidance": 2.5, "solver": "heun"}),
+        cell(2, {}, {"law": "ntk"}),
+        cell(3, {"model": {"encoding": "sincos"}}, {}, samples=5000),
+    ) == ["RoPE", "RoPE, PI, guidance=2.5", "RoPE, NTK", "sin-cos, samples=5000"]
+
+
+def test_without_a_most_common_value_every_row_says_its_own() -> None:
+    assert names_of(cell(0, {}, {}), cell(1, {}, {"law": "pi", "guidance": 2.5})) == [
+        "RoPE, guidance=1",
+        "RoPE, PI, guidance=2.5",
+    ]
+    crop = {"kind": "resize_crop"}
+    assert names_of(
+        cell(0, {"data": {"resolution": [12, 12]}}, {}),
+        cell(1, {"data": {"resolution": [12, 16]}, "augmentation": crop}, {}),
+    ) == ["RoPE, data.resolution=12", "RoPE + resize-and-crop, data.resolution=12×16"]
+
+
+def test_what_a_column_says_is_in_no_name() -> None:
+    cells = [cell(i, {}, {"law": law, "guidance": 1.0 + i}) for i, law in enumerate(("pi", "ntk"))]
+    for one in cells:
+        one["measurements"][0]["column"] = {"inference.guidance": 2.0}
+    assert names_of(*cells) == ["RoPE, PI", "RoPE, NTK"]
+
+
+def test_a_setting_under_another_is_compared_where_that_is_the_same() -> None:
+    """An encoding's base and a crop's size are no difference between rows that need others."""
+    sincos = {"model": {"encoding": "sincos", "theta": 10000.0}}
+    crop = {"augmentation": {"kind": "resize_crop", "max_scale": 3.0}}
+    assert names_of(cell(0, {}, {}), cell(1, sincos, {}), cell(2, crop, {})) == [
+        "RoPE",
+        "sin-cos",
+        "RoPE + resize-and-crop",
+    ]
+    smaller = {"augmentation": {"kind": "resize_crop", "max_scale": 1.5}}
+    assert names_of(cell(0, {}, {}), cell(1, crop, {}), cell(2, smaller, {})) == [
+        "RoPE",
+        "RoPE + resize-and-crop, max_scale=3",
+        "RoPE + resize-and-crop, max_scale=1.5",
+    ]
+
+
+def test_trainings_say_theirs_and_nothing_of_sampling() -> None:
     cells = [
-        cell(0, {}, {"guidance": 1.0}),
-        cell(1, {}, {"guidance": 2.5}),
+        cell(0, {}, {}),
+        cell(1, {"model": {"theta": 50.0}}, {"guidance": 2.0}),
         cell(2, {}, {"law": "pi"}),
     ]
-    assert list(method_names(cells).values()) == [
-        "RoPE, inference.guidance=1",
-        "RoPE, inference.guidance=2.5",
-        "RoPE, PI",
-    ]
-    cells = [cell(0, {}, {}, samples=500), cell(1, {}, {}, samples=5000)]
-    assert list(method_names(cells).values()) == [
-        "RoPE, evaluate.samples=500",
-        "RoPE, evaluate.samples=5000",
-    ]
-    cells = [cell(0, {}, {}), cell(1, {"model": {"theta": 50.0}}, {}), cell(2, {}, {"law": "pi"})]
-    assert list(training_names(cells).values()) == ["RoPE, model.theta=100", "RoPE, model.theta=50"]
+    assert list(training_names(cells).values()) == ["RoPE", "RoPE, theta=50"]
+    assert names_of(*cells)[1] == "RoPE, theta=50, guidance=2"
+
+
+def test_account_of_common_settings() -> None:
+    rows = {
+        "a": {"model.encoding": "rope", "model.theta": "100", "train.batch": "64"},
+        "b": {"model.encoding": "rope", "model.theta": "100", "train.batch": "64"},
+        "c": {"model.encoding": "sincos", "model.theta": "10000", "train.batch": "32"},
+        "d": {"model.encoding": "none", "model.theta": "100", "train.batch": "64"},
+    }
+    assert account(rows, ("model.theta", "train.batch", "train.images"), "trainings") == (
+        "of all trainings: theta=100 (encoding=rope), theta=10000 (encoding=sincos); where a name "
+        "does not say another: batch=64; as the columns say: images"
+    )
+    rows["e"] = rows["f"] = rows["c"] | {"model.theta": "5"}
+    assert account(rows, ("train.batch",), "rows") == "as the names say: batch"
 
 
 cells = st.builds(

@@ -1,0 +1,126 @@
+"""The settings of a grid's rows: which ones all rows share, and which ones tell rows apart. Pure.
+
+A row's settings are its training configuration and how it is sampled and measured, as dotted key
+-> value in YAML; what a column of the report says (a resolution, another axis) is not among them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from harness.config import KEYS, TRAINING_KEYS
+from harness.grid import shown
+
+Json = Mapping[str, Any]
+Settings = Mapping[str, str]
+
+# What `reports.naming` puts into words; every other setting is said as `key=value`.
+IN_WORDS = frozenset({
+    "model.encoding", "positions.sampler", "positions.range_multiplier", "augmentation.kind",
+    "micro_conditioning.kind", "inference.law", "inference.placement",
+    "inference.attention_scale", "inference.resize",
+})  # fmt: skip
+# Settings that mean something only under another one (not where that is 'none'): they are
+# compared among rows that have it alike.
+UNDER = {"model.theta": "model.encoding", "augmentation.max_scale": "augmentation.kind"}
+SAMPLING = ("inference.solver", "inference.steps", "inference.guidance", "evaluate.samples")
+TRAINING = tuple(key for key in TRAINING_KEYS if key not in IN_WORDS)
+
+_LAST = Counter(key.rpartition(".")[2] for key in KEYS)
+
+
+def settings_of(cell: Json) -> dict[str, str]:
+    """Every setting of a grid record's cell that no column says."""
+    sections = dict(cell["config"]) | {"inference": cell["inference"]}
+    columns: Iterable[str] = ()
+    for measurement in cell["measurements"][:1]:
+        sections["evaluate"] = measurement["config"]["evaluate"]
+        columns = measurement["column"]
+    flat = {
+        f"{section}.{key}": size(value) if key == "resolution" else shown(value)
+        for section, fields in sections.items()
+        for key, value in fields.items()
+    }
+    return {k: v for k, v in flat.items() if k not in columns and k != "evaluate.resolution"}
+
+
+def size(resolution: Iterable[int]) -> str:
+    """`24` for 24x24 pixels, `16×24` for a height of 16 and a width of 24."""
+    height, width = resolution
+    return f"{height}" if height == width else f"{height}×{width}"
+
+
+def short(key: str) -> str:
+    """`guidance` for `inference.guidance`; the whole key where its end could be another's."""
+    last = key.rpartition(".")[2]
+    return key if _LAST[last] > 1 or last == "name" else last
+
+
+def differing(rows: Mapping[str, Settings]) -> dict[str, dict[str, str]]:
+    """Row -> the settings that its name in words does not say and has to, key -> value.
+
+    They are those in which the row differs from most rows; where no value is that of most rows,
+    every row says its own.
+    """
+    told: dict[str, dict[str, str]] = {one: {} for one in rows}
+    for key in dict.fromkeys(key for settings in rows.values() for key in settings):
+        if key in IN_WORDS:
+            continue
+        for alike in _comparable(rows, key).values():
+            usual = _usual([rows[one][key] for one in alike])
+            for one in alike:
+                if rows[one][key] != usual:
+                    told[one][key] = rows[one][key]
+    return told
+
+
+def account(rows: Mapping[str, Settings], keys: Sequence[str], whose: str) -> str:
+    """`guidance=1, samples=500 in all rows.`, and which settings are to be read from the names.
+
+    Args:
+        whose: `rows` or `trainings`.
+    """
+    same: list[str] = []
+    usual: list[str] = []
+    named: list[str] = []
+    columns: list[str] = []
+    for key in keys:
+        groups = _comparable(rows, key)
+        if not any(key in settings for settings in rows.values()):
+            columns.append(short(key))
+        for under, alike in groups.items():
+            values = [rows[one][key] for one in alike]
+            where = f" ({under})" if under else ""
+            value = _usual(values)
+            if value is None:
+                named.append(f"{short(key)}{where}")
+            else:
+                (usual if len(set(values)) > 1 else same).append(f"{short(key)}={value}{where}")
+    sentences = [f"of all {whose}: {', '.join(same)}"] if same else []
+    if usual:
+        sentences.append(f"where a name does not say another: {', '.join(usual)}")
+    if named:
+        sentences.append(f"as the names say: {', '.join(named)}")
+    if columns:
+        sentences.append(f"as the columns say: {', '.join(columns)}")
+    return "; ".join(sentences)
+
+
+def _comparable(rows: Mapping[str, Settings], key: str) -> dict[str, list[str]]:
+    """The rows among which a setting can differ; more than one group for the keys of `UNDER`."""
+    groups: dict[str, list[str]] = {}
+    for one, settings in rows.items():
+        if key not in settings:
+            continue
+        other = UNDER.get(key)
+        if other is None:
+            groups.setdefault("", []).append(one)
+        elif settings[other] != "none":
+            groups.setdefault(f"{short(other)}={settings[other]}", []).append(one)
+    return groups
+
+
+def _usual(values: Sequence[str]) -> str | None:
+    """The value of more than half, if there is one."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
