@@ -8,6 +8,7 @@ the owner works, it rewrites its own file every second or so with its progress: 
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -97,6 +98,8 @@ class Claim:
             taken_over = _file(self.run, self.number + 1).exists()
             if taken_over or not self.file.exists():  # two must never train; or it was moved away
                 os._exit(EXIT_LOST)
+            if self.file.with_suffix(".stop").exists():
+                os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would ask
             with contextlib.suppress(OSError):  # a full disk stops the training, not the heartbeat
                 write_json(self.file, self.data | {"progress": self.progress})
 
@@ -109,7 +112,15 @@ class Claim:
         write_json(self.file, self.data | {"progress": self.progress} | ended)
 
 
+def ask_to_stop(run: RunFolder) -> None:
+    """Ask the process at work on a run, on whatever host, to write a checkpoint and end."""
+    last = last_attempt(run)
+    if last is not None and last.alive:
+        last.file.with_suffix(".stop").touch()
+
+
 EXIT_LOST = 76
+PARENT = "RESOLUTE_PARENT"  # process id of what started a process; it ends when that is gone
 
 
 def _file(run: RunFolder, number: int) -> Path:

@@ -244,9 +244,6 @@ class Place(Section):
     job: Job = Job()
 
 
-PARTS: tuple[type[Section], ...] = (Training, Evaluation, Place)
-
-
 def _keys(part: type[Section]) -> dict[str, FieldInfo]:
     found = {}
     for section, field in part.model_fields.items():

@@ -14,8 +14,6 @@ from harness.grid import Grid
 from harness.provenance import code_id
 from harness.record import RunFolder, archive, read_json, run_folder
 
-STATES = ("new", "running", "done", "stale", "failed")
-
 
 @dataclass(frozen=True)
 class PlannedRun:

@@ -4,7 +4,7 @@
         spec.json               what is trained, frozen: configuration, seed, ids
         job.json                where and in what portions (may change between attempts)
         requests/<eval_id>.json evaluations asked of this run, frozen
-        attempts/0001.json      who works or worked on it (harness.claim)
+        attempts/0001.json      who works or worked on it (harness.claim); 0001.stop asks it to end
         provenance/0001.json    commit, uncommitted diff, packages, host, device of that attempt
         metrics.jsonl           one line each `job.log_every` steps
         checkpoints/step-00000200/

@@ -22,14 +22,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.claim import Claim, claim
+from harness.claim import PARENT, Claim, claim
 from harness.config import Evaluation, Job, Training
 from harness.errors import UserError, nearest
 from harness.provenance import check_own_packages, code_id, provenance
 from harness.record import Json, RunFolder, read_json, write_json
 
 DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 73, 75
-PARENT = "RESOLUTE_PARENT"  # process id of the launcher; the run ends when it is gone
 
 
 def main(arguments: list[str] | None = None) -> int:

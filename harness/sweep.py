@@ -9,7 +9,6 @@ have not (each is named with its reason), 2 the ablation or an option is wrong, 
 import argparse
 import contextlib
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -23,13 +22,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness.ablation import read_ablation
-from harness.claim import last_attempt
+from harness.claim import ask_to_stop, last_attempt
 from harness.config import Job
+from harness.dataset import find as find_data
 from harness.errors import UserError
 from harness.grid import Grid, expand, to_json
+from harness.launch import processes
 from harness.launch.processes import Work
 from harness.plan import Plan, PlannedRun, make_plan, redo_stale
-from harness.provenance import ROOT, check_own_packages
+from harness.provenance import check_own_packages
 from harness.record import prepare, read_json, write_json
 from harness.table import Watch, duration, show_plan
 from harness.track import ui_command
@@ -104,7 +105,7 @@ def sweep(options: argparse.Namespace) -> int:
     record = to_json(whole)
     write_json(outputs / "ablations" / f"{ablation.name}.json", record)
     if _todo(plan, options.retry_failed, set()):
-        _check_data()
+        find_data()  # a missing data set is said once, here, and not by every run
         started = time.monotonic()
         with _tracker(ablation.name, outputs, options.no_track):
             plan = _work(plan, options, console)
@@ -140,13 +141,8 @@ def _work(plan: Plan, options: argparse.Namespace, console: Console) -> Plan:
             prepare(run.folder, run.training, run.group_id, run.seed, plan.grid.job,
                     run.evaluations)  # fmt: skip
         works = [Work(run.folder.path, tuple(run.evaluations)) for run in mine]
-        with Watch(todo, console):
-            try:
-                _launch(works, plan.grid.job, options)
-            except KeyboardInterrupt:
-                console.print("stopping: each run writes a checkpoint first")
-                _wait_for_end(mine)
-                raise
+        with Watch(todo, console), _stopping_gently(mine, console):
+            _launch(works, plan.grid.job, options)
         plan = make_plan(plan.grid, options.outputs.resolve())
         # What another sweep holds now was not ours to try: it may yet be left to us.
         held = {run.run_id for run in plan.runs if run.state == "running"}
@@ -167,6 +163,27 @@ def _launch(works: list[Work], job: Job, options: argparse.Namespace) -> None:
         inline.launch(works, job)
 
 
+@contextlib.contextmanager
+def _stopping_gently(runs: list[PlannedRun], console: Console) -> Iterator[None]:
+    """SIGINT and SIGTERM let each run write a checkpoint, before a launcher can kill it."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, _interrupt)
+        signal.signal(signal.SIGTERM, _interrupt)
+        console.print("stopping: each run writes a checkpoint first (Ctrl-C again: at once)")
+        for run in runs:
+            ask_to_stop(run.folder)
+        _wait_for_end(runs)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _wait_for_end(runs: list[PlannedRun]) -> None:
     """Until no run folder is claimed any more, for a minute at most."""
     deadline = time.monotonic() + 60
@@ -177,32 +194,15 @@ def _wait_for_end(runs: list[PlannedRun]) -> None:
         time.sleep(0.2)
 
 
-def _check_data() -> None:
-    """A missing data set should be said once, here, and not by every run.
-
-    Raises:
-        DatasetError: the places that were looked at and what to do.
-    """
-    from harness.dataset import find
-
-    find()
-
-
 @contextlib.contextmanager
 def _tracker(name: str, outputs: Path, off: bool) -> Iterator[None]:
     """The one writer to MLflow, a process of its own: its troubles stop no run."""
     if off:
         yield
         return
-    from harness.run import PARENT
-
     tracker = subprocess.Popen(
         [sys.executable, "-m", "harness.track", "follow", "--outputs", str(outputs), name],
-        env=os.environ
-        | {
-            PARENT: str(os.getpid()),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-        },
+        env=processes.environment(),
         stdin=subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -243,7 +243,10 @@ def conclude(plan: Plan, name: str, outputs: Path, console: Console) -> int:
     folder = outputs / "reports" / name
     console.print((folder / "headline.txt").read_text().rstrip(), markup=False)
     console.print(f"report: {_short(folder / 'report.md')}", markup=False, soft_wrap=True)
-    console.print(f"MLflow: {ui_command(outputs)}", markup=False, soft_wrap=True)
+    mirrored = (outputs / "mlflow.db").exists()
+    sync = f"python -m harness.track sync --outputs {shlex.quote(_short(outputs))} {name}"
+    command = ui_command(outputs) if mirrored else sync
+    console.print(f"MLflow: {command}", markup=False, soft_wrap=True)
     return INCOMPLETE if missing else OK
 
 

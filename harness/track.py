@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from harness.claim import PARENT
 from harness.errors import UserError, nearest
 from harness.identity import digest
 from harness.mirror import (
@@ -39,7 +40,6 @@ from harness.record import read_json
 from harness.tracked import milliseconds, short_names, show_cell
 
 EVERY = 2.0  # seconds between the passes of `follow`
-PARENT = "RESOLUTE_PARENT"  # process id of the sweep; `follow` ends when it is gone
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.claim import PARENT
 from harness.provenance import ROOT
-from harness.run import BUSY, DONE, FAILED, PARENT, STOPPED
+from harness.run import BUSY, DONE, FAILED, STOPPED
 
 GRACE = 60.0  # seconds that a stopped run has to write its checkpoint
 LOST = -1  # killed from outside
@@ -25,15 +26,22 @@ class Work:
     evaluations: tuple[str, ...] = ()  # none: all that were asked of it
 
 
+def environment() -> dict[str, str]:
+    """For a process of this project that is to end with this one."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        PARENT: str(os.getpid()),
+    }
+
+
 def start(work: Work, ranks: int, cpus: int) -> list[subprocess.Popen[bytes]]:
     """Start `python -m harness.run RUN_DIR` once for each rank, writing into its log.txt."""
-    shared = os.environ | {
+    shared = environment() | {
         "WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": str(max(1, cpus // ranks)),
-        PARENT: str(os.getpid()),
     }
     if ranks > 1:
         shared["MASTER_PORT"] = str(_free_port())

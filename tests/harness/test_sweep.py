@@ -108,6 +108,8 @@ def test_a_killed_and_a_stopped_sweep_end_like_an_undisturbed_one(
     assert stopped.returncode == 130, text
     assert "everything is kept. Go on with:" in text
     assert "Traceback" not in text
+    ends = {str(a.data.get("outcome")) for run in runs(disturbed) if (a := last_attempt(run))}
+    assert "interrupted" in ends  # by a checkpoint, not by a kill
 
     last = sweep(tiny, *options, disturbed)
     assert last.returncode == 0, last.stdout + last.stderr
