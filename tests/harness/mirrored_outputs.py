@@ -74,7 +74,9 @@ def finish(folder: Path, record: Json, run_id: str, seed: int, skip: tuple[str, 
     facts = json.loads((run.path / "attempts/0001.json").read_text())
     facts |= {"outcome": "done", "error": "", "ended": T0 + 100}
     write_json(run.path / "attempts" / "0001.json", facts)
-    write_json(run.done_file, {"code_id": code_id(), "code_ids": [code_id()], "time": T0 + 90})
+    run.weights_file.write_bytes(b"weights")
+    done = {"code_ids": [code_id()], "images": 640, "seconds": 90.0, "time": T0 + 90}
+    write_json(run.done_file, done)
     for cell in record["cells"]:
         if {"seed": seed, "run_id": run_id} not in cell["runs"]:
             continue

@@ -304,9 +304,8 @@ def test_a_store_that_cannot_be_written_is_one_plain_line(folder: Path) -> None:
     following.terminate()
     _, said = following.communicate(timeout=30)
     assert following.returncode == 0
-    assert (
-        said == f"MLflow mirror: {damaged.metrics_file}: a line is damaged (not JSON of a step)\n"
-    )
+    told = f"{damaged.metrics_file}: is damaged (a line is not JSON); remove that line"
+    assert said == f"MLflow mirror: {told}\n"
 
 
 def test_a_name_that_was_never_swept_is_refused(tmp_path: Path) -> None:
