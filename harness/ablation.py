@@ -339,5 +339,7 @@ def _overrides(overrides: tuple[str, ...], taken: set[str]) -> dict[str, Value]:
             raise UserError(
                 f"{where}: {key} is an axis of this file; pick cells with --only, or edit it"
             )
+        if key in fixed:
+            raise UserError(f"{where}: {key} is given twice; keep one")
         fixed[key] = parse_value(value, where)
     return fixed

@@ -6,6 +6,7 @@ finished. The two newest are kept.
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -47,7 +48,8 @@ def save(run: RunFolder, state: Json, engine: Any, ema: Ema, world: World) -> No
         write_atomic(temporary / f"ema-{world.rank}.safetensors", save_tensors(ema.averages))
     world.barrier()
     if world.rank == 0:
-        write_json(temporary / "state.json", state | {"ranks": world.size})
+        files = _files(temporary)
+        write_json(temporary / "state.json", state | {"ranks": world.size, "files": files})
         for file in temporary.glob("engine/*"):
             with file.open("rb") as written:
                 os.fsync(written.fileno())
@@ -69,6 +71,9 @@ def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> Json:
         if world.any(bool(found := _damage(folder, world))):
             if found:
                 print(f"checkpoint {folder.name} is damaged ({found}); trying the one before")
+            if world.rank == 0:  # out of the way of a sound one of the same step
+                folder.rename(folder.with_name(f".damaged-{folder.name}-{time.time_ns()}"))
+            world.barrier()
             continue
         state = read_json(folder / "state.json")
         stage = engine.zero_optimization_stage()
@@ -79,17 +84,24 @@ def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> Json:
             )
         part = world.rank if stage == 3 else 0
         ema.load(load_file(folder / f"ema-{part}.safetensors", device=str(world.device)))
-        engine.load_checkpoint(str(folder), tag="engine")
+        if engine.load_checkpoint(str(folder), tag="engine")[0] is None:
+            raise CheckpointError(f"DeepSpeed could not read {folder}; see log.txt")
         return state
     return {"step": 0, "pending": [], "code_ids": []}
 
 
 def _damage(folder: Path, world: World) -> str:
-    """What is wrong with this rank's share of a checkpoint's files, by their checksums; or ''."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    """What is wrong with a checkpoint: a file is missing, or damaged in this rank's share; or ''.
+
+    DeepSpeed's files are zip archives with checksums; of the averages the header is checked.
+    """
     try:
-        read_json(folder / "state.json", needs=("step", "pending", "ranks", "code_ids"))
-        for file in files[world.rank :: world.size]:
+        needs = ("step", "pending", "ranks", "code_ids", "files")
+        files = read_json(folder / "state.json", needs=needs)["files"]
+        if missing := set(files) - set(_files(folder)):
+            return f"{min(missing)} is missing"
+        for name in files[world.rank :: world.size]:
+            file = folder / name
             if file.suffix == ".pt":  # torch's files are zip archives
                 with ZipFile(file) as archive:
                     if bad := archive.testzip():
@@ -100,6 +112,12 @@ def _damage(folder: Path, world: World) -> str:
     except (UserError, OSError, BadZipFile, SafetensorError) as error:
         return str(error)
     return ""
+
+
+def _files(folder: Path) -> list[str]:
+    """Names of a checkpoint's files, but for the state.json that lists them."""
+    found = (str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in found if name != "state.json")
 
 
 def discard(run: RunFolder) -> None:

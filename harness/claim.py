@@ -95,19 +95,23 @@ class Claim:
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
-            taken_over = _file(self.run, self.number + 1).exists()
-            if taken_over or not self.file.exists():  # two must never train; or it was moved away
-                os._exit(EXIT_LOST)
-            if self.file.with_suffix(".stop").exists():
-                os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would ask
             with contextlib.suppress(OSError):  # a full disk stops the training, not the heartbeat
-                write_json(self.file, self.data | {"progress": self.progress})
+                taken_over = _file(self.run, self.number + 1).exists()
+                if taken_over or not self.file.exists():  # two must never train; or it was moved
+                    os._exit(EXIT_LOST)
+                if self.file.with_suffix(".stop").exists():
+                    os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would ask
+                write_json(self.file, self.data | {"progress": dict(self.progress)})
 
-    def end(self, outcome: str, error: str = "") -> None:
-        """Release the claim: `done`, `failed` (with its error) or `interrupted`."""
+    def hold_still(self) -> None:
+        """Keep the claim without its heartbeat, while the folder is moved."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def end(self, outcome: str, error: str = "") -> None:
+        """Release the claim: `done`, `failed` (with its error) or `interrupted`."""
+        self.hold_still()
         ended = {"outcome": outcome, "error": error, "ended": time.time()}
         write_json(self.file, self.data | {"progress": self.progress} | ended)
 

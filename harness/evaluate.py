@@ -90,8 +90,8 @@ def load_model(run: RunFolder, training: Training, device: torch.device) -> DiT:
         model.load_state_dict(load_weights(run.weights_file))
     except SafetensorError as error:
         raise UserError(
-            f"{run.weights_file}: is damaged ({error}); delete it and give the same command again: "
-            "the last checkpoint has the same weights"
+            f"{run.weights_file}: is damaged ({error}); delete it and give the same command with "
+            "--retry-failed: the last checkpoint has the same weights"
         ) from None
     return model.to(device).eval()
 

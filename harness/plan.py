@@ -131,7 +131,7 @@ def state_of(
         return "running", _who(last), states
     if missing == 0 and done:
         return "stale", _first(states, "stale"), states
-    if kinds["failed"]:
+    if kinds["failed"] and not kinds["new"]:
         return "failed", _first(states, "failed"), states
     if last is not None and last.data.get("outcome") == "failed":
         return "failed", last.data.get("error") or "no reason was left; see log.txt", states
@@ -195,10 +195,11 @@ def redo_stale(plan: Plan) -> list[Path]:
         held = claim(run.folder, code_id=code_id())
         if held is None:
             continue
-        held.end("interrupted", "moved aside as stale")
         if others:
+            held.hold_still()
             moved.append(archive(run.folder))
             continue
+        held.end("interrupted", "stale evaluations were moved aside")
         for eval_id, (state, _) in run.evaluation_states.items():
             if state == "stale":
                 moved.append(archive(run.folder, eval_id))

@@ -4,7 +4,8 @@
 
 Start it as often as you like: what is finished is not done again. Several ranks are started by a
 launcher, or by `torchrun --nproc-per-node 2 -m harness.run RUN_DIR`. Exit status: 0 all done,
-1 failed (the reason is in attempts/ and log.txt), 2 bad input, 73 another process is at work on it,
+1 failed (the reason is in attempts/ and log.txt), 2 bad input, 73 another process is at work on it
+(or, for several ranks, has finished it),
 75 stopped on request with everything kept: the same command goes on.
 """
 
@@ -51,24 +52,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     stop = _stop_on_signals()
-    rank = int(os.environ.get("RANK", 0))
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
     held = None
-    if rank == 0:
-        if run.done() and all(run.result_file(eval_id).exists() for eval_id in wanted):
-            # Another sweep was quicker. Ranks that wait for this one must not be left waiting.
-            return DONE if int(os.environ.get("WORLD_SIZE", 1)) == 1 else BUSY
-        held = claim(run, code_id=code_id(), ranks=int(os.environ.get("WORLD_SIZE", 1)))
-        if held is None:
-            print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
-            return BUSY
-        _peer_error(run).unlink(missing_ok=True)
-    _end_with_parent(stop)
     try:
+        if int(os.environ.get("RANK", 0)) == 0:
+            if run.done() and all(run.result_file(eval_id).exists() for eval_id in wanted):
+                # Another sweep was quicker. Other ranks must not be left waiting for this one.
+                return DONE if ranks == 1 else BUSY
+            held = claim(run, code_id=code_id(), ranks=ranks)
+            if held is None:
+                print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
+                return BUSY
+            _peer_error(run).unlink(missing_ok=True)
+        _end_with_parent(stop)
         _work(run, spec, Job(**job), wanted, held, stop)
     except Exception as error:
         return _ended(run, held, error)
     if held:
-        held.end("done")
+        with contextlib.suppress(OSError):  # all is done, whether or not there is room to say so
+            held.end("done")
     return DONE
 
 
@@ -91,7 +93,7 @@ def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
         reason = told or f"another rank of the run was lost ({reason})"
     elif held is None and not kept:
         with contextlib.suppress(OSError):
-            _peer_error(run).write_text(f"rank {os.environ['RANK']}: {reason}")
+            _peer_error(run).write_text(f"rank {os.environ.get('RANK', 0)}: {reason}")
     print(reason, file=sys.stderr, flush=True)
     if held:
         # Where even this has no space, the attempt reads as gone, and is taken up again.
@@ -194,7 +196,10 @@ def _evaluations(run: RunFolder, asked: list[str]) -> dict[str, Evaluation]:
     found = []
     for eval_id in asked or known:
         config = read_json(run.request_file(eval_id), needs=("config",))["config"]
-        found.append((eval_id, Evaluation.model_validate_json(json.dumps(config))))
+        try:
+            found.append((eval_id, Evaluation.model_validate_json(json.dumps(config))))
+        except ValueError:
+            raise UserError(f"{run.request_file(eval_id)}: is damaged; delete it") from None
     return dict(sorted(found, key=lambda pair: (pair[1].evaluate.resolution, pair[0])))
 
 

@@ -93,7 +93,7 @@ def _adapter(key: str) -> TypeAdapter[Any]:
     field = KEYS[key]
     kind: Any = field.annotation
     if field.metadata:
-        kind = Annotated.__class_getitem__((kind, *field.metadata))  # type: ignore[attr-defined]
+        kind = Annotated[(kind, *field.metadata)]
     return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 

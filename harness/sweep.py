@@ -9,6 +9,7 @@ have not (each is named with its reason), 2 the ablation or an option is wrong, 
 import argparse
 import contextlib
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -30,12 +31,13 @@ from harness.grid import Grid, expand, to_json
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.plan import Plan, PlannedRun, make_plan, redo_stale
-from harness.provenance import check_own_packages
+from harness.provenance import ROOT, check_own_packages
 from harness.record import prepare, read_json, write_json
 from harness.table import Watch, duration, show_plan
 from harness.track import ui_command
 
 OK, INCOMPLETE, BAD_INPUT, STOPPED = 0, 1, 2, 130
+REPORTS = ROOT / "reports"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -75,9 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:  # the plan was piped into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
     except OSError as error:
-        place = error.filename or options.outputs
-        print(f"{place}: {error.strerror}; mend that, then give the same command", file=sys.stderr)
+        place, reason = error.filename or options.outputs, error.strerror or error
+        print(f"{place}: {reason}; mend that, then give the same command", file=sys.stderr)
         return INCOMPLETE
     except KeyboardInterrupt:
         print(f"\nstopped; everything is kept. Go on with:\n  {_command(arguments)}")
@@ -140,7 +145,7 @@ def _work(plan: Plan, options: argparse.Namespace, console: Console) -> Plan:
         for run in mine:
             prepare(run.folder, run.training, run.group_id, run.seed, plan.grid.job,
                     run.evaluations)  # fmt: skip
-        works = [Work(run.folder.path, tuple(run.evaluations)) for run in mine]
+        works = [Work(run.folder.path, _wanted(run, options.retry_failed)) for run in mine]
         with Watch(todo, console), _stopping_gently(mine, console):
             _launch(works, plan.grid.job, options)
         plan = make_plan(plan.grid, options.outputs.resolve())
@@ -148,6 +153,12 @@ def _work(plan: Plan, options: argparse.Namespace, console: Console) -> Plan:
         held = {run.run_id for run in plan.runs if run.state == "running"}
         tried |= {run.run_id for run in mine} - held
     return plan
+
+
+def _wanted(run: PlannedRun, retry_failed: bool) -> tuple[str, ...]:
+    """The evaluations to make: a failed one is tried again on request only."""
+    again = ("new", "failed") if retry_failed else ("new",)
+    return tuple(e for e, (state, _) in run.evaluation_states.items() if state in again)
 
 
 def _launch(works: list[Work], job: Job, options: argparse.Namespace) -> None:
@@ -171,9 +182,7 @@ def _stopping_gently(runs: list[PlannedRun], console: Console) -> Iterator[None]
         signal.signal(signal.SIGINT, _interrupt)
         signal.signal(signal.SIGTERM, _interrupt)
         console.print("stopping: each run writes a checkpoint first (Ctrl-C again: at once)")
-        for run in runs:
-            ask_to_stop(run.folder)
-        _wait_for_end(runs)
+        _stop_all(runs)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -184,10 +193,12 @@ def _stopping_gently(runs: list[PlannedRun], console: Console) -> Iterator[None]
             signal.signal(number, handler)
 
 
-def _wait_for_end(runs: list[PlannedRun]) -> None:
-    """Until no run folder is claimed any more, for a minute at most."""
+def _stop_all(runs: list[PlannedRun]) -> None:
+    """Ask until no run folder is claimed any more, for a minute at most."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
+        for run in runs:  # each time: a run may have been starting
+            ask_to_stop(run.folder)
         attempts = [last_attempt(run.folder) for run in runs]
         if not any(attempt and attempt.alive for attempt in attempts):
             return
@@ -216,9 +227,16 @@ def _tracker(name: str, outputs: Path, off: bool) -> Iterator[None]:
 def report(grid: Grid, record: dict[str, Any], outputs: Path) -> None:
     """Write the report, unless the one that is there was made of the same results."""
     folder = outputs / "reports" / record["name"]
-    inputs = {"grid": record, "plan": make_plan(grid, outputs).to_json()}
-    made = [folder / "report.md", folder / "inputs.json"]
-    if all(file.exists() for file in made) and read_json(made[1]) == inputs:
+    plan = make_plan(grid, outputs)
+    results = [(run.folder, eval_id) for run in plan.runs for eval_id in run.evaluations]
+    inputs = {
+        "grid": record,
+        "plan": plan.to_json(),
+        "measured": [(f.result(e) or {}).get("time") for f, e in results if f.exists()],
+        "reports": {file.name: file.stat().st_size for file in sorted(REPORTS.glob("*.py"))},
+    }
+    made = [folder / name for name in ("inputs.json", "report.md", "headline.txt")]
+    if all(file.exists() for file in made) and read_json(made[0]) == inputs:
         return
     from reports.render import build
 

@@ -64,7 +64,7 @@ def test_nothing_imports_sweep_and_only_launchers_run() -> None:
         names = set(imports(path))
         assert not any(name.startswith("harness.sweep") for name in names), path
         if any(name.startswith("harness.run") and name.split(".")[1] == "run" for name in names):
-            assert path.name in {"processes.py", "sweep.py"}, path
+            assert path.name in {"processes.py"}, path
 
 
 def test_reports_read_records_and_never_torch() -> None:

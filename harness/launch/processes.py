@@ -74,8 +74,7 @@ def wait(processes: list[subprocess.Popen[bytes]]) -> int:
             if all(code is not None for code in codes):
                 break
             if any(code not in (None, DONE) for code in codes):
-                stop(processes)
-                codes = [process.returncode for process in processes]
+                stop(processes)  # how these end says nothing: they may have been killed here
                 break
             time.sleep(0.1)
     except BaseException:
