@@ -108,6 +108,15 @@ def test_an_owner_elsewhere_is_judged_by_its_heartbeat(
     held.end("done")
 
 
+def test_an_owner_is_asked_to_stop_by_a_file(tmp_path: Path) -> None:
+    owner = holder(tmp_path, 60)
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "held\n"
+    claims.ask_to_stop(RunFolder(tmp_path))
+    assert owner.wait(20) == -signal.SIGTERM  # which a run answers with a checkpoint
+    said(owner)
+
+
 def test_a_reused_process_id_is_not_the_owner(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     held = claim(run)

@@ -95,6 +95,36 @@ def test_results_of_other_code_are_stale_and_redone_on_request(tiny: Path, tmp_p
     ]  # fmt: skip
 
 
+def test_a_failed_evaluation_holds_back_nothing_else(tiny: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    prepare_all(planned(tiny, outputs))
+    run = planned(tiny, outputs).runs[0]
+    bad, *others = run.evaluations
+    finish(run.folder, [])
+    write_json(run.folder.failure_file(bad), {"error": "images hold values that are not finite"})
+    part = planned(tiny, outputs).runs[0]
+    assert part.state == "new"
+    assert part.evaluation_states[bad][0] == "failed"
+    finish(run.folder, others)
+    failed = planned(tiny, outputs).runs[0]
+    assert (failed.state, failed.reason) == ("failed", "images hold values that are not finite")
+    assert not failed.has_results
+
+
+def test_what_someone_is_at_work_on_is_not_moved_aside(tiny: Path, tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs"
+    prepare_all(planned(tiny, outputs))
+    run = planned(tiny, outputs).runs[0]
+    finish(run.folder, list(run.evaluations), code="0" * 16)
+    held = claim(run.folder)
+    assert held is not None
+    assert redo_stale(planned(tiny, outputs)) == []
+    held.end("done")
+    (moved,) = redo_stale(planned(tiny, outputs))
+    assert (moved / "spec.json").exists()
+    assert planned(tiny, outputs).runs[0].state == "new"
+
+
 def test_the_plan_for_programs(tiny: Path, tmp_path: Path) -> None:
     found = json.loads(json.dumps(planned(tiny, tmp_path / "outputs").to_json()))
     assert found["cells"] == 3
