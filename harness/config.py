@@ -43,11 +43,21 @@ def as_pair(value: object) -> object:
     raise ValueError("must be two numbers, such as [0.9, 0.99]")
 
 
+def as_names(value: object) -> object:
+    """`dinov2` -> ('dinov2',), and a list as a tuple."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
 Positive = Annotated[int, Field(ge=1, le=10**12)]  # a larger count is a slip; most are tighter
 Pixels = Annotated[Positive, Field(le=2**16)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(as_size)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Extractors = Annotated[
+    tuple[Annotated[str, one_of(tuple(EXTRACTORS))], ...],
+    Field(min_length=1),
+    AfterValidator(lambda names: tuple(sorted(set(names)))),
+]
 
 
 class Section(BaseModel):
@@ -174,6 +184,9 @@ class Inference(Section):
     guidance: Annotated[float, Field(ge=0)] = Field(
         1.0, description="classifier-free guidance; 1 is without"
     )
+    guidance_channels: Annotated[str, one_of(("all", "first_three"))] = Field(
+        "all", description="channels that guidance acts on; DiT's code guides the first three"
+    )
     solver: Annotated[str, one_of(("euler", "heun"))] = Field("heun", description="ODE solver")
     steps: Annotated[Positive, Field(le=10_000)] = Field(
         6, description="solver steps (Heun evaluates the model twice a step)"
@@ -187,8 +200,22 @@ class Evaluate(Section):
     samples: Annotated[Positive, Field(ge=10)] = Field(
         500, description="images generated and measured"
     )
-    extractor: Annotated[str, one_of(tuple(EXTRACTORS))] = Field(
-        "fashion-cnn", description="feature extractor; its name is part of the metric's name"
+    labels: Annotated[str, one_of(("balanced", "random"))] = Field(
+        "balanced",
+        description="classes of the images: image i has class i mod classes, or a draw of its own",
+    )
+    extractors: Annotated[Extractors, BeforeValidator(as_names)] = Field(
+        ("fashion-cnn",),
+        description="feature extractors, a list; a metric's name says which it is of "
+        "(`python -m harness.extractors` lists them)",
+    )
+    patch_size: Pixels | None = Field(
+        None,
+        description="side in pixels of the random crops behind patch FID; null: half the image's "
+        "shorter side, at most what the extractor takes in",
+    )
+    fid_infinity: bool = Field(
+        False, description="also extrapolate each FID to infinitely many samples"
     )
     reference_images: Annotated[Positive, Field(ge=2)] = Field(
         20000, description="training images behind the reference mean and covariance"
@@ -211,8 +238,14 @@ class Job(Section):
     )
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     log_every: Positive = Field(10, description="steps between lines of metrics.jsonl")
-    sample_batch: Annotated[Positive, Field(le=2**20)] = Field(
-        125, description="images generated at once (rounding only)"
+    sample_batch: Annotated[Positive, Field(le=2**20)] | None = Field(
+        None,
+        description="images generated at once (rounding only); null: as many as fit, at most 125",
+    )
+    keep: Annotated[str, one_of(("nothing", "features", "images"))] = Field(
+        "nothing",
+        description="what of the samples stays on disk: 'features' of every extractor, or these "
+        "and the 'images'",
     )
     retries: Annotated[int, Field(ge=0, le=1000)] = Field(
         2, description="times a run that was lost is started again"

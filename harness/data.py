@@ -85,3 +85,17 @@ def real_images(split: str, count: int, resolution: tuple[int, int]) -> torch.Te
     chosen = permutation(REFERENCE_SEED, f"reference {split}", 0, len(images.pixels))[:count]
     small = area_resize(images.pixels[torch.from_numpy(chosen)].float(), resolution)
     return small.round().to(torch.uint8)
+
+
+def unseen_images(count: int, taken: int, resolution: tuple[int, int]) -> torch.Tensor:
+    """Real images that are not among the first `taken` training ones: uint8 [count, C, h, w].
+
+    They make the floor. Held-out images come first; where more are asked for than there are, the
+    rest are training images that the reference does not hold.
+    """
+    held_out = len(open_split("test").pixels)
+    images = real_images("test", min(count, held_out), resolution)
+    if count > held_out:
+        more = real_images("train", taken + count - held_out, resolution)[taken:]
+        images = torch.cat([images, more])
+    return images

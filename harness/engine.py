@@ -6,6 +6,7 @@ here uses, is switched off so that no compiler is needed at start.
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -13,6 +14,10 @@ import torch.distributed as dist
 from torch import nn
 
 from harness.config import Train
+
+# Ranks wait for the one that measures, which for a large reference takes hours. A peer that dies
+# closes its connection, and that is seen at once.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,13 @@ class World:
         self.barrier()
         dist.destroy_process_group()
 
-    def gather(self, value: Any) -> list[Any] | None:
-        """The values of all ranks on rank 0, None elsewhere (collective)."""
+    def shared(self, value: Any) -> Any:
+        """The value of rank 0, on every rank (collective)."""
         if self.size == 1:
-            return [value]
-        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
-        dist.gather_object(value, values, group=self.control)
-        return values
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self.control)
+        return values[0]
 
 
 def join_world() -> World:
@@ -83,13 +88,13 @@ def join_world() -> World:
     __compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if on_gpu else "gloo"
     if "MASTER_PORT" in os.environ:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=None if on_gpu else PATIENCE)
     else:  # alone: no port to agree on
         store = torch.distributed.HashStore()  # type: ignore[attr-defined]
         os.environ["MASTER_PORT"] = "0"
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     deepspeed.init_distributed(dist_backend=backend, verbose=False)
-    control = dist.new_group(backend="gloo") if on_gpu and size > 1 else None
+    control = dist.new_group(backend="gloo", timeout=PATIENCE) if on_gpu and size > 1 else None
     return World(rank, size, device, control)
 
 

@@ -1,209 +1,299 @@
-"""One evaluation: sample, features, statistics, figures, and the real-against-real floor."""
+"""Measure anybody's samples: every figure with its interval, its floor and where it comes from.
 
-import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from io import BytesIO
+    python -m harness.evaluate --samples FILE.npz --reference FILE.npz
+
+Samples are an .npz with `arr_0` (uint8 [N, H, W, 3], as ADM's evaluator reads it) or a folder of
+pictures of one size. The reference is a file of `python -m harness.reference`, an ADM reference
+batch (its `mu`, `sigma`, `mu_s`, `sigma_s` are used), or images like the samples. Exit status:
+0 measured, 2 bad input.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
-from safetensors.torch import load_file as load_weights
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
 
-from harness.config import Evaluation, Training
-from harness.data import real_images
-from harness.dataset import FACTS
-from harness.engine import World
+from harness import extractors, features, pictures, reference_file
 from harness.errors import UserError
-from harness.features import Features, extract
-from harness.identity import FORMAT, digest, protocol_of
-from harness.metrics import fid, inception_score, moments, precision_recall
-from harness.record import Json, RunFolder, write_atomic, write_json
-from harness.sample import chunks_of, generate
-from harness.train import Interrupted, make_model
-from models.dit import DiT
+from harness.identity import digest
+from harness.measure import Measured, measure, seen_by
+from harness.metrics import splits_of
+from harness.neighbours import NEIGHBOURS
+from harness.npz import NpzBatch
+from harness.pictures import ImageSet
+from harness.progress import progress
+from harness.provenance import code_id, measuring_id
+from harness.record import Json, write_json
+from harness.reference import build, from_adm
+from harness.reference_file import Reference
+from harness.shards import Shards, pixels_sha256, samples_sha256
 
-NEIGHBOURS = 3  # k of precision and recall (Kynkäänniemi et al. 2019)
-SPLITS = 10  # of the inception score, as torch-fidelity has it
-GRID_ROWS = 4  # of the sample grid; a column a class
-
-Size = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Real training images at one size as an extractor sees them."""
-
-    mean: np.ndarray  # [D] float64
-    covariance: np.ndarray  # [D, D] float64
-    manifold: np.ndarray  # [M, D] float32, for precision and recall
+BLOCK = 250  # images of a shard
 
 
-def reference(
-    cache: Path, extractor: str, protocol: Json, size: Size, images: int, manifold: int,
-    device: torch.device,
-) -> Reference:  # fmt: skip
-    """The reference at `size`, from `cache` where its content's key is there, else computed.
-
-    The key hashes the data, the size, the counts and the extractor's weights, so a changed data
-    set or extractor never meets an old reference.
-    """
-    keys = ("reference", "manifold", "extractor_sha256")
-    file = cache / f"{digest([protocol[key] for key in keys])}.safetensors"
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(arguments)
     try:
-        return Reference(**load_file(file))
-    except (FileNotFoundError, SafetensorError):  # a damaged one is made again
-        seen = extract(extractor, real_images("train", max(images, manifold), size), device=device)
-        mean, covariance = moments(seen.features[:images])
-        arrays = {
-            "mean": mean,
-            "covariance": covariance,
-            "manifold": seen.features[:manifold].numpy(),
-        }
-        write_atomic(file, save(arrays))
-        return Reference(**load_file(file))
+        result = run(options)
+    except (UserError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    _show(result)
+    if options.output:
+        write_json(options.output, result)
+        print(f"written to {options.output}")
+    return 0
 
 
-def figures(seen: Features, real: Reference, extractor: str) -> dict[str, float]:
-    """FID, inception score, precision and recall; a name carries its extractor."""
-    precision, recall = precision_recall(seen.features, real.manifold, k=NEIGHBOURS)
-    return {
-        f"fid.{extractor}": fid(moments(seen.features), (real.mean, real.covariance)),
-        f"is.{extractor}": inception_score(seen.logits, splits=SPLITS),
-        f"precision.{extractor}": precision,
-        f"recall.{extractor}": recall,
-    }
-
-
-def load_model(run: RunFolder, training: Training, device: torch.device) -> DiT:
-    """The trained network with its averaged weights, on `device`.
+def run(options: argparse.Namespace) -> Json:
+    """Measure what the options name; the result as JSON.
 
     Raises:
-        UserError: the weights are damaged.
+        UserError: a file that cannot be used, or two that do not go together.
+        ValueError: too few samples for a metric.
     """
-    model = make_model(training)
-    try:
-        model.load_state_dict(load_weights(run.weights_file))
-    except SafetensorError as error:
+    samples = image_set(options.samples)
+    held_out = image_set(options.held_out) if options.held_out else None
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    names, left_out = _extractors(options)
+    models = {name: features.load(name, device) for name in names}
+    patches = {name: options.patch or extractors.patch_side(name, samples.size) for name in models}
+    found = {name: _reference(options, name, models[name], patches[name]) for name in models}
+    for real in found.values():
+        _check_sizes(samples, real, options)
+        patches[real.extractor] = real.facts["patch"]
+    if held_out is not None and held_out.size != samples.size:
         raise UserError(
-            f"{run.weights_file}: is damaged ({error}); delete it and give the same command with "
-            "--retry-failed: the last checkpoint has the same weights"
-        ) from None
-    return model.to(device).eval()
+            f"{options.held_out}: its images are {_size(held_out.size)}, the samples "
+            f"{_size(samples.size)}; the floor needs real images of the samples' size"
+        )
+    if held_out is not None and held_out.count < samples.count:
+        raise UserError(
+            f"{options.held_out}: holds {held_out.count} images; the floor needs as many as there "
+            f"are samples, {samples.count}"
+        )
+    result, sha256 = _measured(samples, samples.count, found, models, patches, options, device)
+    floor = Measured()
+    if held_out is not None:
+        floor, _ = _measured(held_out, samples.count, found, models, patches, options, device)
+    return {
+        "samples": {"source": samples.describe, "digest": samples.digest, "count": samples.count,
+                    "size": list(samples.size), "sha256": sha256},
+        "references": {name: real.facts | {"counts": dict(real.counts)}
+                       for name, real in found.items()},
+        "held_out": held_out.describe if held_out else None,
+        "left_out": left_out,
+        "protocol": {"neighbours": NEIGHBOURS, "splits": splits_of(samples.count),
+                     "interval": "95 %, infinitesimal jackknife over the samples, reference fixed"},
+        "metrics": result.metrics,
+        "intervals": result.intervals,
+        "marks": result.marks,
+        "floor": floor.metrics,
+        "floor_intervals": floor.intervals,
+        "code_id": code_id(),
+    }  # fmt: skip
 
 
-def evaluate(
-    run: RunFolder,
-    training: Training,
-    seed: int,
-    eval_id: str,
-    evaluation: Evaluation,
-    chunk: int,
-    world: World,
-    code: str,
-    progress: Json,
-    stop_asked: Callable[[], bool],
-) -> None:
-    """Measure a finished training one way; write samples and, last, `eval/<eval_id>.json`.
+def image_set(path: Path) -> ImageSet:
+    """The images in an .npz or a folder, whatever statistics the file carries beside them.
 
     Raises:
-        Interrupted: it was asked to stop; nothing of this evaluation is kept.
-        ValueError: the samples cannot be measured (not finite, too few).
+        UserError: it cannot be used.
     """
-    started = time.monotonic()
-    inference, protocol = evaluation.inference, evaluation.evaluate
-    size, extractor = protocol.resolution, protocol.extractor
-    model = load_model(run, training, world.device)
-    pieces: dict[int, torch.Tensor] = {}
-    count = 0
-    progress |= {"stage": "evaluate", "eval_id": eval_id, "samples": 0, "of": protocol.samples}
-    progress |= {"resolution": list(size)}
-    trouble: ValueError | RuntimeError | None = None
-    for indices in chunks_of(protocol.samples, chunk, world.rank, world.size):
-        if stop_asked():
-            break
+    return pictures.from_folder(path, None) if path.is_dir() else pictures.from_npz(path)
+
+
+def _extractors(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The extractors to measure with, and why others are not among them."""
+    for name in options.extractors or ():
+        extractors.facts(name)  # refuses a name that is none
+    if not options.reference.is_dir() and reference_file.is_reference(options.reference):
+        own = reference_file.read(options.reference).extractor
+        if options.extractors not in (None, [own]):
+            raise UserError(
+                f"{options.reference}: holds features of {own}, asked for "
+                f"{', '.join(options.extractors)}; leave --extractors away, or give the images"
+            )
+        return [own], []
+    if options.extractors:
+        return list(dict.fromkeys(options.extractors)), []
+    there, left_out = [], []
+    for name in extractors.FACTS:
         try:
-            images = generate(model, training, inference, size, seed, indices, world.device)
-        except (ValueError, RuntimeError) as error:
-            trouble = error
-            break
-        pieces[indices.start] = images
-        count = min(protocol.samples, count + len(indices) * world.size)
-        seconds = time.monotonic() - started
-        progress |= {
-            "samples": count,
-            "images_per_second": count / seconds,
-            "seconds_left": seconds * (protocol.samples / count - 1),
-        }
-    # No rank may wait for images of another that will not come.
-    if world.any(trouble is not None):
-        raise trouble or ValueError("another rank could not generate its images")
-    if world.any(stop_asked()):
-        raise Interrupted(f"stopped while sampling {size[0]}x{size[1]}")
-    gathered = world.gather(pieces)
-    if gathered is None:
-        return
-    all_pieces = {start: images for part in gathered for start, images in part.items()}
-    images = torch.cat([all_pieces[start] for start in sorted(all_pieces)])
-    sampled = time.monotonic() - started
+            extractors.weights_sha256(name)
+            there.append(name)
+        except extractors.ExtractorError as error:
+            left_out.append(f"{name}: {error}")
+    return there, left_out
 
-    known = protocol_of(training.data, evaluation)
-    real = reference(
-        run.path.parent.parent / "cache" / "reference", extractor, known, size,
-        protocol.reference_images, protocol.manifold_images, world.device,
-    )  # fmt: skip
-    held_out = extract(extractor, real_images("test", protocol.samples, size), device=world.device)
-    seen = extract(extractor, images, device=world.device)
-    columns = FACTS[training.data.name].classes
-    write_atomic(run.samples_file(eval_id), image_grid(images[: columns * GRID_ROWS], columns))
-    write_json(
-        run.result_file(eval_id),
-        {
-            "format": FORMAT,
-            "eval_id": eval_id,
-            "run_id": run.run_id,
-            "seed": seed,
-            "code_id": code,
-            "config": evaluation.model_dump(mode="json"),
-            "protocol": known
-            | {
-                "samples": protocol.samples,
-                "reference_images": protocol.reference_images,
-                "manifold_images": protocol.manifold_images,
-                "floor": "held-out real images, as many as samples, against the same reference",
-                "labels": "balanced",
-                "neighbours": NEIGHBOURS,
-                "splits": SPLITS,
-            },
-            "metrics": figures(seen, real, extractor),
-            "floor": figures(held_out, real, extractor),
-            "samples_sha256": digest_of(images),
-            "seconds": {
-                "sample": sampled,
-                "measure": time.monotonic() - started - sampled,
-            },
-            "time": time.time(),
-        },
+
+def _reference(
+    options: argparse.Namespace, extractor: str, model: nn.Module, patch: int
+) -> Reference:
+    path = options.reference
+    if path.is_dir():
+        images = pictures.from_folder(path, None)
+    elif reference_file.is_reference(path):
+        return reference_file.load(path, extractor)
+    else:
+        batch = NpzBatch(path)
+        if batch.statistics():
+            return from_adm(batch, extractor, patch, model, options.manifold)
+        images = pictures.from_npz(path)
+    with progress(f"reference, {extractor}", images.count) as advance:
+        return build(images, extractor, options.manifold, patch, model, advance)
+
+
+def _check_sizes(samples: ImageSet, real: Reference, options: argparse.Namespace) -> None:
+    if tuple(real.facts["resolution"]) != samples.size:
+        raise UserError(
+            f"{options.samples}: its images are {_size(samples.size)}, those of the reference "
+            f"{options.reference} {_size(real.facts['resolution'])}; every extractor would resize "
+            "both without a word: build a reference at the samples' size (python -m "
+            "harness.reference --resolution)"
+        )
+
+
+def _measured(
+    images: ImageSet,
+    count: int,
+    found: Mapping[str, Reference],
+    models: Mapping[str, nn.Module],
+    patches: Mapping[str, int | None],
+    options: argparse.Namespace,
+    device: torch.device,
+) -> tuple[Measured, str]:
+    """The figures of the first `count` images by every extractor, and the hash of their pixels."""
+    weights = {name: extractors.weights_sha256(name) for name in models}
+    key = digest([images.digest, count, weights, dict(patches), measuring_id()])
+    with ExitStack() as stack:
+        folder = options.features or Path(stack.enter_context(TemporaryDirectory()))
+        shards = Shards(folder / key, key)
+        todo = shards.missing(count, BLOCK)
+        advance = stack.enter_context(progress(images.describe, sum(map(len, todo))))
+        for indices, block in _blocks(images, count, todo):
+            arrays = seen_by(models, patches, block, indices.start)
+            shards.write(indices, arrays | {"sha256": pixels_sha256(block)})
+            advance(len(block))
+        result = Measured()
+        for name, real in found.items():
+            read = partial(_view, shards, name)
+            result |= measure(read, real, options.fid_infinity, device)
+        return result, samples_sha256(shards)
+
+
+def _blocks(images: ImageSet, count: int, todo: Sequence[range]) -> Iterator[tuple[range, Tensor]]:
+    """The images of the ranges that are to be seen; all are read, for a file is read in order."""
+    wanted = set(todo)
+    start = 0
+    for block in images.batches(BLOCK):
+        indices = range(start, min(start + len(block), count))
+        if indices in wanted:
+            yield indices, block[: len(indices)]
+        start = indices.stop
+
+
+def _view(shards: Shards, extractor: str, view: str) -> Iterator[Tensor]:
+    return shards.read(f"{extractor}/{view}")
+
+
+def _show(result: Json) -> None:
+    """The figures as a table, and what a reader must know of them."""
+    console = Console()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title, justify in (("metric", "left"), ("value", "right"), ("95 % interval", "right"),
+                           ("real images", "right")):  # fmt: skip
+        table.add_column(title, justify=justify)  # type: ignore[arg-type]
+    for name, value in result["metrics"].items():
+        low_high = result["intervals"].get(name)
+        told = f"{low_high[0]:.5g} to {low_high[1]:.5g}" if low_high else "–"
+        floor = result["floor"].get(name)
+        mark = " †" if name in result["marks"] else ""
+        real = f"{floor:.5g}" if floor is not None else "–"
+        table.add_row(name, f"{value:.5g}{mark}", told, real)
+    console.print(table)
+    for name, reason in result["marks"].items():
+        console.print(f"† {name}: {reason}", soft_wrap=True, highlight=False)
+    samples = result["samples"]
+    lines = [
+        f"samples: {samples['count']} of {_size(samples['size'])}, {samples['source']}, "
+        f"sha256 {samples['digest'][:16]}"
+    ]
+    for name, facts in result["references"].items():
+        lines.append(
+            f"reference: {_counts(facts)} of {facts['source']}, digest {facts['digest'][:16]}; "
+            f"{name}, weights {facts['extractor_sha256'][:16]}, crops of {facts['patch']}"
+        )
+    if not result["held_out"]:
+        lines.append("real images: not measured; give some with --held-out for the floor")
+    lines += [f"left out: {reason}" for reason in result["left_out"]]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _counts(facts: Mapping[str, Any]) -> str:
+    counts = {str(n) if n is not None else "an unknown number" for n in facts["counts"].values()}
+    return " or ".join(sorted(counts)) + " images"
+
+
+def _size(size: Sequence[int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness.evaluate", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--samples", type=Path, required=True, metavar="FILE.npz|FOLDER")
+    add("--reference", type=Path, required=True, metavar="FILE|FOLDER")
+    add(
+        "--held-out",
+        type=Path,
+        metavar="FILE.npz|FOLDER",
+        help="other real images: as many of them as there are samples make the floor",
     )
+    add(
+        "--extractors",
+        nargs="+",
+        metavar="NAME",
+        help="default: the reference's own, or all whose weights are on this machine",
+    )
+    add("--patch", type=_positive, metavar="SIDE", help="of the crops behind patch FID, in pixels")
+    add(
+        "--manifold",
+        type=_positive,
+        default=10_000,
+        metavar="N",
+        help="real images behind precision, recall, density, coverage and KID (%(default)s)",
+    )
+    add("--fid-infinity", action="store_true", help="also extrapolate FID to infinite samples")
+    add(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="keep features there: a killed command goes on from them",
+    )
+    add("--output", type=Path, metavar="FILE.json", help="write the result, with all its origins")
+    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    return parser  # fmt: skip
 
 
-def digest_of(images: torch.Tensor) -> str:
-    """SHA-256 of uint8 images, to tell whether two evaluations saw the same ones."""
-    return hashlib.sha256(images.numpy().tobytes()).hexdigest()
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
 
 
-def image_grid(images: torch.Tensor, columns: int) -> bytes:
-    """A PNG of uint8 images [N, 1 or 3, h, w] side by side, one pixel apart, row by row."""
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
-    for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        canvas[top : top + height, left : left + width] = image
-    buffer = BytesIO()
-    Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(buffer, "PNG")
-    return buffer.getvalue()
+if __name__ == "__main__":
+    sys.exit(main())

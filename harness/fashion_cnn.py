@@ -26,6 +26,7 @@ INPUT_SIZE = 32
 SMALLEST_SIZE = 12
 FEATURES = 64
 CLASSES = 10
+SPATIAL_CHANNELS = 7  # of the 80 of the 8x8 map: as many as ADM's sFID takes of Inception's
 REPORTED_SIZES = (12, 16, 18, 24, 32)
 
 EPOCHS = 9
@@ -50,8 +51,8 @@ class FashionCNN(nn.Module):
         )
         self.head = nn.Linear(FEATURES, CLASSES)
 
-    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features and logits of images.
+    def forward(self, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the classifier sees in images.
 
         Args:
             batch: `[B, 1 or 3, h, w]`, uint8 or float, values 0..255. RGB is averaged to grey, then
@@ -59,14 +60,17 @@ class FashionCNN(nn.Module):
                 align_corners=False and antialias=True (which, when enlarging, is the plain one).
 
         Returns:
-            float32 features `[B, 64]`, the mean over positions of the last ReLU map, and float32
-            logits `[B, 10]`. In eval mode no image depends on the others in its batch.
+            float32 `features` `[B, 64]`, the mean over positions of the last ReLU map; `logits`
+            `[B, 10]`; `spatial` `[B, 448]`, the first 7 channels of the 8x8 map before the second
+            max pooling, flattened in the order (row, column, channel). In eval mode no image
+            depends on the others in its batch.
         """
         x = batch.float().sum(dim=1, keepdim=True) / batch.shape[1]  # [B, 1, h, w]
         x = _to_input_size(x)  # [B, 1, 32, 32]
-        x = self.stages(images.to_float(x))  # [B, 64, 4, 4]
-        features = x.mean(dim=(2, 3))  # [B, 64]
-        return features, self.head(features)
+        x = self.stages[:5](images.to_float(x))  # [B, 80, 8, 8]
+        spatial = x[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)  # [B, 8 * 8 * 7]
+        features = self.stages[5:](x).mean(dim=(2, 3))  # [B, 64]
+        return {"features": features, "logits": self.head(features), "spatial": spatial}
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -114,7 +118,7 @@ def train(
         batches = order[: len(order) // BATCH * BATCH].split(BATCH)
         for batch in batches:
             x = _augment(pixels[batch].float(), draws)
-            loss = F.cross_entropy(model(x)[1], labels[batch])
+            loss = F.cross_entropy(model(x)["logits"], labels[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -147,7 +151,7 @@ def accuracy(model: FashionCNN, pixels: torch.Tensor, labels: torch.Tensor, size
     """Share of images uint8 `[N, 1, 32, 32]`, area-resized to `size`, that get their label."""
     right = 0
     for x, y in zip(pixels.split(500), labels.split(500), strict=True):
-        logits = model(images.area_resize(x.float(), (size, size)))[1]
+        logits = model(images.area_resize(x.float(), (size, size)))["logits"]
         right += int((logits.argmax(1) == y).sum())
     return right / len(labels)
 

@@ -13,7 +13,7 @@ from typing import Any
 from harness.config import Data, Evaluation, Model, Positions, Training
 from harness.dataset import FACTS
 from harness.errors import UserError
-from harness.extractors import weights_sha256
+from harness.extractors import patch_side, weights_sha256
 from models import names
 
 FORMAT = 1  # of the run folder; a folder with a larger one is refused
@@ -125,8 +125,9 @@ def _check_training(training: Training) -> None:
 def canonical_evaluation(training: Training, evaluation: Evaluation) -> Evaluation:
     """The same evaluation of a canonical training, written in one way.
 
-    A resize to the training size is none, every law at scale 1 is 'extrapolate', and all
-    placements coincide where the grid fills the trained range.
+    A resize to the training size is none, every law at scale 1 is 'extrapolate', all placements
+    coincide where the grid fills the trained range, and without guidance, or on at most three
+    channels, it makes no difference which channels are guided.
 
     Raises:
         CombinationError: what cannot be sampled or measured; the message names the keys.
@@ -165,10 +166,21 @@ def _canonical_evaluation(
     attention_scale = inference.attention_scale
     if grid == trained or (attention_scale == "yarn" and not beyond):
         attention_scale = "none"
+    channels = inference.guidance_channels
+    if inference.guidance == 1 or FACTS[data.name].channels <= 3:
+        channels = "all"
     inference = inference.model_copy(
-        update={"placement": placement, "law": law, "attention_scale": attention_scale}
+        update={
+            "placement": placement,
+            "law": law,
+            "attention_scale": attention_scale,
+            "guidance_channels": channels,
+        }
     )
-    return evaluation.model_copy(update={"inference": inference})
+    usual = {patch_side(name, resolution) for name in evaluate.extractors}
+    if usual == {evaluate.patch_size}:
+        evaluate = evaluate.model_copy(update={"patch_size": None})
+    return evaluation.model_copy(update={"inference": inference, "evaluate": evaluate})
 
 
 def _check_evaluation(data: Data, model: Model, evaluation: Evaluation) -> None:
@@ -208,11 +220,25 @@ def _check_evaluation(data: Data, model: Model, evaluation: Evaluation) -> None:
             f"inference.resize {inference.resize} is upsampling only: evaluate.resolution "
             f"{_size(resolution)} is smaller than data.resolution {_size(data.resolution)}"
         )
+    if evaluate.patch_size is not None and evaluate.patch_size > min(resolution):
+        raise CombinationError(
+            f"evaluate.patch_size {evaluate.patch_size} does not fit into evaluate.resolution "
+            f"{_size(resolution)}; use at most {min(resolution)}, or null for half of it"
+        )
     facts = FACTS[data.name]
+    if evaluate.manifold_images > evaluate.reference_images:
+        raise CombinationError(
+            f"evaluate.manifold_images {evaluate.manifold_images} is more than "
+            f"evaluate.reference_images {evaluate.reference_images}, which they are the first of"
+        )
     for key, count, available, what in (
         ("reference_images", evaluate.reference_images, facts.training, "training images"),
-        ("manifold_images", evaluate.manifold_images, facts.training, "training images"),
-        ("samples", evaluate.samples, facts.held_out, "held-out images (for the floor)"),
+        (
+            "samples",
+            evaluate.samples,
+            facts.held_out + facts.training - evaluate.reference_images,
+            "real images that are not in the reference (the floor needs as many)",
+        ),
     ):
         if count > available:
             raise CombinationError(
@@ -244,13 +270,19 @@ def run_id_of(group_id: str, seed: int) -> str:
 
 
 def protocol_of(data: Data, evaluation: Evaluation) -> dict[str, Any]:
-    """By what an evaluation measures: extractor, its weights, the reference images."""
+    """By what an evaluation measures: for each extractor its weights, reference and crops."""
     evaluate = evaluation.evaluate
+    size = evaluate.resolution
     return {
-        "extractor": evaluate.extractor,
-        "extractor_sha256": weights_sha256(evaluate.extractor),
-        "reference": reference_id(data, evaluate.resolution, evaluate.reference_images),
-        "manifold": reference_id(data, evaluate.resolution, evaluate.manifold_images),
+        "extractors": {
+            name: {
+                "sha256": weights_sha256(name),
+                "reference": reference_id(data, size, evaluate.reference_images),
+                "manifold": reference_id(data, size, evaluate.manifold_images),
+                "patch": evaluate.patch_size or patch_side(name, size),
+            }
+            for name in evaluate.extractors
+        }
     }
 
 

@@ -1,5 +1,6 @@
 """Where a result comes from: the code's id, the commit, the diff, the packages, the machine."""
 
+import ast
 import hashlib
 import os
 import platform
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -15,9 +17,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
+SEEING = (
+    "data", "dataset", "draws", "images", "pictures", "picture_files", "patches", "features",
+    "fashion_cnn", "inception", "dinov2", "metrics", "reference",
+)  # fmt: skip
+MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (
-    "run", "train", "engine", "data", "dataset", "draws", "objective", "ema", "checkpoint",
-    "sample", "identity", "extractors", "features", "fashion_cnn", "images", "metrics", "evaluate",
+    *MEASURING, "run", "train", "engine", "objective", "ema", "checkpoint", "sample", "identity",
+    "extractors", "shards", "evaluation",
 )  # fmt: skip
 PACKAGES = ("torch", "torchvision", "deepspeed", "numpy", "torch-fidelity", "safetensors", "ray")
 
@@ -27,11 +34,46 @@ def code_id() -> str:
     """16 hex digits of the SHA-256 over the sources that train, sample and measure."""
     files = sorted((ROOT / "models").rglob("*.py"))
     files += [ROOT / "harness" / f"{name}.py" for name in EXECUTED]
+    return _hashed((file, file.read_text()) for file in files)
+
+
+@cache
+def seeing_id() -> str:
+    """The same over those that make features of real images: what a stored reference rests on.
+
+    A reference can take hours, so a mended comment or docstring leaves it valid.
+    """
+    return _meaning_of(SEEING)
+
+
+@cache
+def measuring_id() -> str:
+    """The same over those that make figures of images: what a stored floor rests on."""
+    return _meaning_of(MEASURING)
+
+
+def _meaning_of(names: tuple[str, ...]) -> str:
+    files = [ROOT / "harness" / f"{name}.py" for name in names]
+    return _hashed((file, _meaning(file.read_text())) for file in files)
+
+
+def _hashed(sources: Iterable[tuple[Path, str]]) -> str:
     total = hashlib.sha256()
-    for file in files:
+    for file, text in sources:
         total.update(f"{file.relative_to(ROOT)}\0".encode())
-        total.update(hashlib.sha256(file.read_bytes()).digest())
+        total.update(hashlib.sha256(text.encode()).digest())
     return total.hexdigest()[:16]
+
+
+def _meaning(source: str) -> str:
+    """A source without its comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                del node.body[0]
+    return ast.dump(tree)
 
 
 def _git(*arguments: str) -> str | None:

@@ -111,6 +111,12 @@ class RunFolder:
     def result_file(self, eval_id: str) -> Path:
         return self.path / "eval" / f"{eval_id}.json"
 
+    def influence_file(self, eval_id: str) -> Path:
+        return self.path / "eval" / f"{eval_id}.influence.safetensors"
+
+    def shards_folder(self, eval_id: str) -> Path:
+        return self.path / "features" / eval_id
+
     def samples_file(self, eval_id: str) -> Path:
         return self.path / "samples" / f"{eval_id}.png"
 

@@ -143,7 +143,7 @@ def _work(
     import torch
 
     from harness.engine import join_world, make_deterministic, quiet
-    from harness.evaluate import evaluate
+    from harness.evaluation import Task, evaluate
     from harness.train import train
 
     quiet()
@@ -164,8 +164,8 @@ def _work(
             continue
         run.failure_file(eval_id).unlink(missing_ok=True)
         try:
-            evaluate(run, training, seed, eval_id, evaluation, job.sample_batch, world, code_id(),
-                     progress, stop)  # fmt: skip
+            task = Task(run, training, seed, eval_id, evaluation)
+            evaluate(task, job.sample_batch, job.keep, world, code_id(), progress, stop)
         except (ValueError, RuntimeError) as error:
             if _is_lost_peer(error) or _is_full(error, run.path):
                 raise

@@ -49,6 +49,8 @@ def status(run: PlannedRun) -> dict[str, str]:
     elif progress.get("stage") == "evaluate":
         height, width = progress["resolution"]
         line["work"] = f"sample {progress['samples']}/{progress['of']} at {height}x{width}"
+    elif progress.get("stage") == "measure":
+        line["work"] = "measure at {}x{}".format(*progress["resolution"])
     if "loss" in progress:
         line["loss"] = f"{progress['loss']:.4f}"
     if "images_per_second" in progress:

@@ -1,8 +1,8 @@
 """What MLflow shows of an ablation's cells and seeds: params, points, tags, samples, states.
 
 Metric names: `loss` and the like with their steps; `fid.fashion-cnn/24` for a result at 24x24
-(`/16x24` where height and width differ), and `floor.` before it for real images against real ones.
-A cell has the means over its seeds once all of them are there.
+(`/16x24` where height and width differ), and before it `floor.` for real images against real ones
+or `ci95.` for half of its 95 % interval over samples. Once all seeds are there, a cell has means.
 """
 
 import json
@@ -25,13 +25,9 @@ from harness.plan import state_of
 from harness.record import Json, RunFolder, read_json, run_folder
 
 STATUS = {
-    "done": "FINISHED",
-    "stale": "FINISHED",
-    "running": "RUNNING",
-    "failed": "FAILED",
-    "interrupted": "KILLED",
-    "waiting": "SCHEDULED",
-}
+    "done": "FINISHED", "stale": "FINISHED", "running": "RUNNING", "failed": "FAILED",
+    "interrupted": "KILLED", "waiting": "SCHEDULED",
+}  # fmt: skip
 NOT_METRICS = ("step", "images", "time")  # of a line of metrics.jsonl
 
 
@@ -80,6 +76,7 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
         state = "waiting" if done else "interrupted"
     figures: dict[str, Figure] = {}
     samples: dict[str, tuple[Path, str]] = {}
+    marked: list[str] = []
     codes = set(done["code_ids"] if done else [last.data["code_id"]] if last else [])
     for measurement, name in zip(cell["measurements"], column_names(cell), strict=True):
         result = run.result(measurement["eval_id"])
@@ -87,9 +84,11 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
             continue
         when = milliseconds(result["time"])
         codes.add(result["code_id"])
-        for prefix, values in (("", result["metrics"]), ("floor.", result["floor"])):
-            for metric, value in values.items():
-                figures[f"{prefix}{metric}/{name}"] = Figure(value, when)
+        half = {m: (high - low) / 2 for m, (low, high) in result.get("intervals", {}).items()}
+        kinds = {"": result["metrics"], "floor.": result["floor"], "ci95.": half}
+        for prefix, values in kinds.items():
+            figures |= {f"{prefix}{m}/{name}": Figure(value, when) for m, value in values.items()}
+        marked += [f"{m}/{name}: {why}" for m, why in result.get("marks", {}).items()]
         file = run.samples_file(measurement["eval_id"])
         if file.exists():
             samples[f"{name}.png"] = (file, result["samples_sha256"][:16])
@@ -104,6 +103,7 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
         "resolute.state": state,
         "resolute.reason": reason,
         "resolute.code_id": " ".join(sorted(codes)),
+        "resolute.marked": "; ".join(marked),  # figures that must not be taken like others
         **_commit(run),
     }
     return Reading(str(started), milliseconds(started), ended, state, tags, figures, samples)
@@ -128,7 +128,7 @@ def _commit(run: RunFolder) -> dict[str, str]:
 def column_names(cell: Json) -> list[str]:
     """A short name for each measurement of a cell: its size, and what else differs between them."""
     columns = [m["column"] for m in cell["measurements"]]
-    known = ("evaluate.resolution", "evaluate.extractor")  # the extractor is in the metric's name
+    known = ("evaluate.resolution", "evaluate.extractors")  # they are in the metric's name
     others = [
         key
         for key in dict.fromkeys(key for column in columns for key in column)

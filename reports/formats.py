@@ -3,9 +3,33 @@
 import math
 from collections.abc import Iterable
 
-TITLES = {"fid": "FID", "sfid": "sFID", "is": "IS", "precision": "Precision", "recall": "Recall"}
-LOWER_IS_BETTER = ("fid", "sfid")
-DECIMALS = {"is": 2, "precision": 3, "recall": 3}  # the others have 3 significant digits
+INCEPTION = "inception-v3-compat"  # the field's own: its metrics name no extractor
+TITLES = {
+    "fid": "FID",
+    "patch-fid": "patch FID",
+    "sfid": "sFID",
+    "is": "IS",
+    "precision": "Precision",
+    "recall": "Recall",
+    "kid": "KID ×10³",
+    "density": "Density",
+    "coverage": "Coverage",
+    "fid-infinity": "FID∞",
+    "patch-fid-infinity": "patch FID∞",
+}  # in the order of the report
+# No Inception, so no FID: the field calls the distance over DINOv2's features FD-DINOv2
+# (Stein et al. 2023, arXiv:2306.04675).
+DINOV2 = {
+    "fid": "FD-DINOv2",
+    "patch-fid": "patch FD-DINOv2",
+    "fid-infinity": "FD∞-DINOv2",
+    "patch-fid-infinity": "patch FD∞-DINOv2",
+}
+BESIDE = {"fid": "patch-fid", "fid-infinity": "patch-fid-infinity"}  # in one table with it
+FRECHET = (*BESIDE, *BESIDE.values(), "sfid")  # distances between Gaussians
+LOWER_IS_BETTER = (*FRECHET, "kid")
+DECIMALS = {"is": 2, "precision": 3, "recall": 3, "density": 3, "coverage": 3}
+SCALE = {"kid": 1000.0}  # else it is all zeros; the title says so
 NOTHING = "–"
 
 
@@ -14,10 +38,31 @@ def family(metric: str) -> str:
     return metric.partition(".")[0]
 
 
-def title(metric: str) -> str:
-    """`FID (fashion-cnn)`; without an extractor in its name a metric is the Inception one."""
-    kind, _, extractor = metric.partition(".")
-    return TITLES.get(kind, kind) + (f" ({extractor})" if extractor else "")
+def extractor(metric: str) -> str:
+    """`fashion-cnn` for `fid.fashion-cnn`; a bare name is a metric of Inception."""
+    return metric.partition(".")[2] or INCEPTION
+
+
+def of(kind: str, metric: str) -> str:
+    """The metric of this kind with the extractor of `metric`: `patch-fid.fashion-cnn`."""
+    return kind + metric[len(family(metric)) :]
+
+
+def noun(metric: str) -> str:
+    """`patch FID`, `FD-DINOv2`: the metric, where its extractor is known otherwise."""
+    kind = family(metric)
+    named = DINOV2 if extractor(metric) == "dinov2" else {}
+    return named.get(kind) or TITLES.get(kind, kind)
+
+
+def title(*metrics: str) -> str:
+    """`FID (fashion-cnn)`, `FID and patch FID (fashion-cnn)`: metrics of one extractor.
+
+    Without an extractor in its name a metric is the Inception one.
+    """
+    name = extractor(metrics[0])
+    said = name == INCEPTION or all(name.casefold() in noun(m).casefold() for m in metrics)
+    return listed(map(noun, metrics)) + ("" if said else f" ({name})")
 
 
 def arrow(metric: str) -> str:
@@ -30,7 +75,7 @@ def lower_is_better(metric: str) -> bool:
 
 
 def in_order(metrics: Iterable[str]) -> list[str]:
-    """FID first, then IS, precision, recall; families that are not known come last."""
+    """FID first, then patch FID, sFID, IS, ...; families that are not known come last."""
     order = list(TITLES)
 
     def place(metric: str) -> tuple[int, str]:
@@ -40,25 +85,43 @@ def in_order(metrics: Iterable[str]) -> list[str]:
     return sorted(set(metrics), key=place)
 
 
+def side_by_side(metrics: Iterable[str]) -> list[tuple[str, ...]]:
+    """The metrics of each table, in order: FID and patch FID of one extractor share one.
+
+    FID hardly sees detail and patch FID sees nothing else, so neither is shown alone.
+    """
+    ordered = in_order(metrics)
+    before = {second: first for first, second in BESIDE.items()}
+    groups: dict[str, list[str]] = {}
+    for metric in ordered:
+        first = of(before.get(family(metric), family(metric)), metric)
+        groups.setdefault(first if first in ordered else metric, []).append(metric)
+    return [tuple(group) for group in groups.values()]
+
+
 def significant(value: float, digits: int = 3) -> str:
     """`20.9`, `0.700`, `1234`: `digits` significant digits, and never an exponent."""
     return f"{value:.{_decimals(value, digits)}f}"
+
+
+def scaled(metric: str, value: float) -> float:
+    """A value in the unit of the metric's title."""
+    return SCALE.get(family(metric), 1.0) * value
 
 
 def figure(metric: str, value: float, like: float | None = None) -> str:
     """A metric's value, with the decimals that `like` would have (its spread: its mean)."""
     decimals = DECIMALS.get(family(metric))
     if decimals is None:
-        decimals = _decimals(value if like is None else like)
-    return f"{value:.{decimals}f}"
+        decimals = _decimals(scaled(metric, value if like is None else like))
+    text = f"{scaled(metric, value):.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def signed(metric: str, value: float, like: float | None = None) -> str:
     """`+1.25`, `−8.94`, `0.00`."""
-    text = figure(metric, abs(value), like)
-    if float(text) == 0:
-        return text
-    return ("−" if value < 0 else "+") + text
+    text = figure(metric, value, like)
+    return "+" + text if value > 0 and float(text) != 0 else text
 
 
 def _decimals(value: float, digits: int = 3) -> int:

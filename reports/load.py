@@ -1,9 +1,10 @@
 """What a report speaks of, read from a grid record and the run folders under `outputs`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from harness.grid import shown
 from harness.plan import state_of
 from harness.provenance import code_id
 from harness.record import RunFolder, read_json, run_folder
-from reports.formats import family, in_order, pixels
+from reports.formats import extractor, family, in_order, of, pixels
 from reports.naming import method_names, training_names
 from reports.settings import Settings, settings_of
 
 Json = Mapping[str, Any]
+Intervals = Mapping[str, tuple[float, float]]  # metric -> low, high
+
+_PROTOCOL = {"sha256": "extractor_sha256"}  # what is called otherwise outside of its extractor
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,31 @@ class Row:
     state: str = "new"  # of the evaluation, as harness.plan has it
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty until it is finished
+    intervals: Intervals = field(default_factory=dict)  # 95 %, over the samples
+    marks: Mapping[str, str] = field(default_factory=dict)  # metric -> why not to trust it
     floor: Mapping[str, float] = field(default_factory=dict)  # real images measured the same way
+    floor_intervals: Intervals = field(default_factory=dict)
+    influence: Path | None = None  # the file with what each sample does to each metric
     protocol: Json = field(default_factory=dict)
     code_ids: frozenset[str] = frozenset()  # of the code that trained and measured it
     seconds: float = 0.0  # of the evaluation
 
     @cached_property
-    def protocol_key(self) -> str:
+    def protocols(self) -> Mapping[str, Json]:
+        """Extractor -> by what its figures were measured, flat.
+
+        What other extractors saw is no part of it, nor is how the intervals were computed.
+        """
+        shared = {k: v for k, v in self.protocol.items() if k not in ("extractors", "interval")}
+        return {
+            name: shared | {"extractor": name} | {_PROTOCOL.get(k, k): v for k, v in own.items()}
+            for name, own in self.protocol.get("extractors", {}).items()
+        }
+
+    def protocol_key(self, metric: str) -> str:
         """Equal for evaluations whose figures may be compared."""
-        return json.dumps(self.protocol, sort_keys=True)
+        own = self.protocols.get(extractor(metric), self.protocol)
+        return json.dumps(own, sort_keys=True)
 
     @property
     def evaluation(self) -> tuple[str, str]:
@@ -123,8 +143,21 @@ class Sweep:
 
     @property
     def fid(self) -> str | None:
-        """The metric that the text speaks of: the first FID."""
-        return next((metric for metric in self.metrics if family(metric) == "fid"), None)
+        """The metric that the text speaks of."""
+        return leading(self.rows)[0]
+
+
+def leading(rows: Sequence[Row]) -> tuple[str | None, str | None]:
+    """The metrics that the text speaks of: an FID, and the patch FID beside it.
+
+    It is the first FID with a figure that carries no mark, if there is one.
+    """
+    known = in_order(metric for row in rows for metric in row.metrics)
+    sound = {metric for row in rows for metric in row.metrics if metric not in row.marks}
+    fids = [metric for metric in known if family(metric) == "fid"]
+    fid = next((metric for metric in fids if metric in sound), fids[0] if fids else None)
+    patch = of("patch-fid", fid) if fid else None
+    return fid, patch if patch in known else None
 
 
 def read(record: Json, outputs: Path) -> Sweep:
@@ -224,11 +257,19 @@ def _row(
         state=state,
         reason=reason,
         metrics=result.get("metrics", {}),
+        intervals=_intervals(result.get("intervals", {})),
+        marks=result.get("marks", {}),
         floor=result.get("floor", {}),
+        floor_intervals=_intervals(result.get("floor_intervals", {})),
+        influence=folder.influence_file(measurement["eval_id"]) if result else None,
         protocol=result.get("protocol", {}),
         code_ids=frozenset(made_by),
         seconds=sum(result.get("seconds", {}).values()),
     )
+
+
+def _intervals(found: Json) -> Intervals:
+    return {metric: (low, high) for metric, (low, high) in found.items() if isfinite(low + high)}
 
 
 def _column(measurement: Json, sizes: tuple[tuple[int, int], ...]) -> Column:

@@ -5,31 +5,36 @@ from collections import Counter
 
 from reports.formats import NOTHING, counted, listed
 from reports.load import Json, Sweep
-from reports.tables import MARKS, OTHER_CODE, Table, all_protocols, other_code_rows, table
+from reports.results import all_protocols, other_code_rows
+from reports.tables import OTHER_CODE, Table, table
 
 
 def protocol_table(sweep: Sweep) -> Table | None:
     """The protocols that the figures were measured by; None before there is a figure."""
     body = []
-    for number, key in enumerate(all_protocols(sweep)):
-        rows = [row for row in sweep.rows if row.protocol_key == key and row.metrics]
+    for key, letter in all_protocols(sweep).items():
+        rows = [row for row in sweep.rows if key in map(row.protocol_key, row.metrics)]
         protocol = json.loads(key)
+        side = protocol.get("patch")
         body.append(
             [
-                MARKS[number % len(MARKS)],
+                letter,
                 ", ".join(dict.fromkeys(row.column.title for row in rows)),
                 _told(protocol, "extractor"),
                 _told(protocol, "extractor_sha256")[:16],
                 _told(protocol, "samples"),
+                _told(protocol, "labels"),
                 f"{_told(protocol, 'reference_images')} ({_told(protocol, 'reference')})",
                 f"{_told(protocol, 'manifold_images')} ({_told(protocol, 'manifold')})",
+                NOTHING if side is None else f"{side} px",
                 str(len({row.evaluation for row in rows})),
             ]
         )
     if not body:
         return None
-    header = ["protocol", "column", "extractor", "its weights' sha256", "samples",
-              "real images of FID (id)", "of precision, recall (id)", "evaluations"]  # fmt: skip
+    header = ["protocol", "column", "extractor", "its weights' sha256", "samples", "labels",
+              "real images of FID (id)", "of precision, recall ... (id)", "patch side",
+              "evaluations"]  # fmt: skip
     return table("Protocols", header, body)
 
 

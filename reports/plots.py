@@ -1,12 +1,11 @@
-"""Plots: FID against resolution, and the training loss."""
+"""Plots: FID and patch FID against resolution, and the training loss."""
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from harness.errors import UserError
-from reports.formats import figure, title
+from reports.formats import figure, noun, title
 from reports.load import Column, Row, Run, Sweep
-from reports.stats import floors, foremost, protocols
+from reports.stats import floors, foremost, protocols, several_seeds
 from reports.tables import FLOOR_NAME
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
@@ -25,51 +24,65 @@ POINTS = 100  # of a loss curve at most: more are averaged
 FAR_BELOW = 5  # times below the best row: there a floor would squeeze all rows together
 LOG_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
 LETTERS = 84  # of a name in a legend, before it is wrapped
+WIDTH = 6.0  # of one panel, in inches
 HEIGHT = 5.0  # of the axes with their labels, in inches
+TRAINING_SIZE = "training size"
 INK, GREY = "#333333", "#777777"
 
 
-def fid_plot(sweep: Sweep, metric: str) -> bytes | None:
+def fid_plot(sweep: Sweep, metrics: Sequence[str]) -> bytes | None:
     """`fid_figure` as a PNG."""
-    canvas = fid_figure(sweep, metric)
+    canvas = fid_figure(sweep, metrics)
     return None if canvas is None else _png(canvas)
 
 
-def fid_figure(sweep: Sweep, metric: str) -> Figure | None:
-    """A metric against the resolution, a line per method; None where nothing can be drawn.
+def fid_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure | None:
+    """Metrics side by side against the resolution, a line per method; None if nothing is there.
 
-    Columns that differ in more than the resolution get a panel for each such setting. A column of
-    several protocols is left out.
+    Columns that differ in more than the resolution get a row of panels for each such setting. A
+    column of several protocols is left out. Bars are the standard deviation over seeds; where all
+    have one seed, the interval over samples.
     """
-    frontmost = foremost(sweep.rows, metric, MOST)
-    single = {c for c in sweep.columns if len(protocols(sweep.rows, c, metric)) == 1}
-    rows = [
-        row
-        for row in sweep.rows
-        if row.cell_id in frontmost
-        and math.isfinite(row.metrics.get(metric, math.nan))
-        and row.column in single
-    ]
-    if not rows:
+    frontmost = foremost(sweep.rows, metrics[0], MOST)
+    rows = [row for row in sweep.rows if row.cell_id in frontmost]
+    drawn = {metric: _drawable(sweep, rows, metric) for metric in metrics}
+    drawn = {metric: own for metric, own in drawn.items() if own}
+    if not drawn:
         return None
-    shown = [method for c, method in sweep.methods.items() if c in {row.cell_id for row in rows}]
-    columns = [column for column in sweep.columns if column in {row.column for row in rows}]
+    here = [row for own in drawn.values() for row in own]
+    shown = [sweep.methods[c] for c in sweep.methods if c in {row.cell_id for row in here}]
+    columns = [column for column in sweep.columns if column in {row.column for row in here}]
     panels = list(dict.fromkeys(column.others for column in columns))
-    canvas = Figure(figsize=(max(9.0, 5.6 * len(panels)), HEIGHT), layout="constrained")
-    grid = canvas.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    values = [row.metrics[metric] for row in rows]
-    logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_FROM
-    drawn: list[float] = []
-    for axes, panel in zip(grid, panels, strict=True):
-        here = [column for column in columns if column.others == panel]
-        drawn += _fid_panel(axes, sweep, metric, here, rows, shown)
-        drawn += _floor(axes, sweep, metric, here, min(values) if logarithmic else None)
-        _training_size(axes, sweep, here)
-        axes.set_title(panel)
-    _scale(grid[0], drawn, logarithmic)  # all panels share it
-    handles, labels = grid[0].get_legend_handles_labels()
-    _legend_below(canvas, handles, labels)
+    size = (max(9.0, WIDTH * len(drawn)), HEIGHT * len(panels))
+    canvas = Figure(figsize=size, layout="constrained")
+    grid = canvas.subplots(len(panels), len(drawn), squeeze=False, sharey="col")
+    legend: dict[str, Any] = {}
+    for (metric, own), axes_of in zip(drawn.items(), grid.T, strict=True):
+        values = [row.metrics[metric] for row in own]
+        logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_FROM
+        held: list[float] = []  # what the axis has to hold
+        for axes, panel in zip(axes_of, panels, strict=True):
+            those = [column for column in columns if column.others == panel]
+            held += _fid_panel(axes, sweep, metric, those, own, shown)
+            held += _floor(axes, sweep, metric, those, min(values) if logarithmic else None)
+            _training_size(axes, sweep, those)
+            axes.set_title(panel)
+            handles, labels = axes.get_legend_handles_labels()
+            legend |= dict(zip(labels, handles, strict=True))
+        _scale(axes_of[0], held, logarithmic)  # its panels share it
+    if TRAINING_SIZE in legend:
+        legend[TRAINING_SIZE] = legend.pop(TRAINING_SIZE)  # last, after the floor of each metric
+    _legend_below(canvas, list(legend.values()), list(legend))
     return canvas
+
+
+def _drawable(sweep: Sweep, rows: Sequence[Row], metric: str) -> list[Row]:
+    single = {c for c in sweep.columns if len(protocols(sweep.rows, c, metric)) == 1}
+    return [
+        row
+        for row in rows
+        if row.column in single and math.isfinite(row.metrics.get(metric, math.nan))
+    ]
 
 
 def _fid_panel(
@@ -82,18 +95,21 @@ def _fid_panel(
 ) -> list[float]:
     """Draw one panel; the values that its axis has to hold."""
     where = _places(columns)
-    frame = pd.DataFrame(
-        [
-            {"x": where[row.column], "y": row.metrics[metric], "method": row.method}
-            for row in rows
-            if row.column in where
-        ]
-    )
-    sns.lineplot(
-        data=frame, x="x", y="y", hue="method", hue_order=shown, style="method", style_order=shown,
-        markers=_markers(len(shown)), dashes=False, palette=_palette(len(shown)), errorbar="sd",
-        err_style="bars", err_kws={"capsize": 3}, markersize=7, linewidth=1.6, ax=axes,
-    )  # fmt: skip
+    here = [row for row in rows if row.column in where]
+    values = [row.metrics[metric] for row in here]
+    colours = _palette(len(shown))
+    over_seeds = several_seeds(sweep.rows)
+    if here:
+        sns.lineplot(
+            x=[where[row.column] for row in here], y=values, hue=[row.method for row in here],
+            style=[row.method for row in here], hue_order=shown, style_order=shown,
+            markers=_markers(len(shown)), dashes=False, palette=colours,
+            errorbar="sd" if over_seeds else None, err_style="bars", err_kws={"capsize": 3},
+            markersize=7, linewidth=1.6, ax=axes,
+        )  # fmt: skip
+    if not over_seeds:
+        by_method = dict(zip(shown, colours, strict=True))
+        values += _bars(axes, metric, where, here, by_method)
     if axes.get_legend() is not None:
         axes.get_legend().remove()  # type: ignore[union-attr] # one legend below all panels
     ticks = [column.title.removesuffix(f", {column.others}") for column in where]
@@ -102,7 +118,24 @@ def _fid_panel(
     axes.set_xlabel("resolution generated and measured")
     axes.set_ylabel(f"{title(metric)}, lower is better")
     _plain(axes)
-    return list(frame["y"])
+    return values
+
+
+def _bars(
+    axes: Axes, metric: str, where: Mapping[Column, float], rows: Sequence[Row], colours: Any
+) -> list[float]:
+    """Draw the intervals over samples; their ends."""
+    found: list[float] = []
+    for row in rows:
+        if metric in row.intervals:
+            low, high = row.intervals[metric]
+            middle = row.metrics[metric]
+            axes.errorbar(
+                where[row.column], middle, yerr=[[middle - low], [high - middle]], fmt="none",
+                ecolor=colours[row.method], elinewidth=1.4, capsize=3,
+            )  # fmt: skip
+            found += [low, high]
+    return found
 
 
 def _floor(
@@ -113,12 +146,12 @@ def _floor(
     Told are those far below `lowest`, the best row on a logarithmic axis (None: it is linear).
     """
     found = {x: floors(sweep.rows, column, metric) for column, x in _places(columns).items()}
-    points = {x: next(iter(values.values())) for x, values in found.items() if values}
+    points = {x: next(iter(values.values())).mean for x, values in found.items() if values}
     real = list(points.values())
     style: dict[str, Any] = {"color": INK, "linestyle": "--", "linewidth": 1.4}
     if real and lowest is not None and (min(real) <= 0 or lowest / min(real) > FAR_BELOW):
         ends = dict.fromkeys(figure(metric, value) for value in (min(real), max(real)))
-        name = f"real images (floor):\n{' to '.join(ends)}, below this axis"
+        name = f"real images (floor):\n{' to '.join(ends)} {noun(metric)}, below this axis"
         axes.plot([], [], label=name, **style)
         return []
     marker = "_" if len(points) == 1 else None
@@ -127,7 +160,7 @@ def _floor(
 
 
 def _training_size(axes: Axes, sweep: Sweep, columns: Sequence[Column]) -> None:
-    label = "training size"
+    label = TRAINING_SIZE
     for column, x in _places(columns).items():
         if column.resolution in sweep.training_sizes:
             axes.axvline(x, color=GREY, linestyle=":", linewidth=1.2, zorder=0, label=label)
@@ -209,7 +242,8 @@ def _scale(axes: Axes, drawn: Sequence[float], logarithmic: bool) -> None:
         axes.set_ylim(min(0, *drawn), max(drawn) * 1.08 or 1)
         return
     axes.set_yscale("log")
-    low, high = min(drawn) / 1.15, max(drawn) * 1.15
+    positive = [value for value in drawn if value > 0]  # the end of an interval may not be
+    low, high = min(positive) / 1.15, max(positive) * 1.15
     parts = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1, 2, 5)
     steps = [m * 10.0**e for e in range(-6, 8) for m in parts]
     axes.set_yticks([step for step in steps if low <= step <= high])
@@ -224,7 +258,7 @@ def _legend_below(canvas: Figure, handles: Sequence[Any], labels: Sequence[str])
     The axes stay at least as high as the legend, whatever the names.
     """
     renderer = FigureCanvasAgg(canvas).get_renderer()
-    width, _ = canvas.get_size_inches()
+    width, height = canvas.get_size_inches()
     wrapped = [textwrap.fill(label, LETTERS) if "\n" not in label else label for label in labels]
     for columns in range(min(len(wrapped), 6), 0, -1):
         legend = canvas.legend(
@@ -236,7 +270,7 @@ def _legend_below(canvas: Figure, handles: Sequence[Any], labels: Sequence[str])
             break
         legend.remove()
     high = size.height / canvas.dpi
-    canvas.set_figheight(high + max(HEIGHT, high + 2.0))  # the axes are the larger half
+    canvas.set_figheight(high + max(height, high + 2.0))  # the axes are the larger half
 
 
 def _palette(count: int) -> list[Any]:

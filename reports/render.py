@@ -3,19 +3,29 @@
 import base64
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import markdown as markdown_to_html
 
 from harness.record import write_atomic
-from reports import costs, grids, load, origin, plots, settings, tables
-from reports.formats import counted, family, listed, title
+from reports import costs, grids, load, origin, plots, results, settings, tables
+from reports.formats import (
+    BESIDE,
+    FRECHET,
+    INCEPTION,
+    counted,
+    extractor,
+    family,
+    side_by_side,
+    title,
+)
+from reports.frame import long_frame
 from reports.load import Sweep
-from reports.stats import headline
-from reports.summary import paragraph
-from reports.tables import Table, escaped
+from reports.stats import several_seeds
+from reports.summary import headline, paragraph
+from reports.tables import MARKED, OTHER_CODE, Table, escaped
 
 Images = dict[str, bytes]  # file name -> PNG
 
@@ -29,7 +39,8 @@ img { max-width: 100%; height: auto; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92em; font-variant-numeric: tabular-nums; }
 th, td { padding: .3em .8em; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
-thead th { border-bottom: 2px solid #555; white-space: nowrap; }
+thead th { border-bottom: 2px solid #555; white-space: nowrap; vertical-align: bottom; }
+td[style*="right"] { white-space: nowrap; }
 tbody tr:hover { background: #f6f6f6; }
 code { font-size: .92em; background: #f2f2f2; padding: .1em .3em; }
 """
@@ -60,10 +71,10 @@ def build(grid_record: Mapping[str, Any], outputs: Path) -> Path:
     )
     for name, picture in images.items():
         write_atomic(folder / name, picture)
-    found = [tables.metric_table(sweep, metric) for metric in sweep.metrics]
+    found = [results.metric_table(sweep, group) for group in side_by_side(sweep.metrics)]
     latex = "\n".join([f"% {_sampling(sweep)}", *(tables.latex(table) for table in found)])
     write_atomic(folder / "table.tex", latex if found else "")
-    frame = tables.long_frame(sweep)
+    frame = long_frame(sweep)
     write_atomic(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_atomic(folder / "headline.txt", "\n".join(headline(sweep.rows)) + "\n")
     write_atomic(folder / "report.html", _page(sweep.name, text, images))
@@ -80,75 +91,79 @@ def _opening(sweep: Sweep) -> list[str]:
 
 
 def _results(sweep: Sweep) -> list[str]:
-    """The main tables, one per metric because a row over all of them is too wide to read."""
+    """The main tables: FID beside patch FID, then one per metric: all in one are too wide."""
     if not sweep.metrics:
         return []
-    parts, said = ["## Results\n"], set[str]()
-    for metric in sweep.metrics:
-        found = tables.metric_table(sweep, metric)
-        parts.append(_titled(found, [note for note in found.notes if note not in said]))
-        said |= set(found.notes)
+    groups = side_by_side(sweep.metrics)
+    parts = ["## Results\n", *_each(results.metric_table(sweep, group) for group in groups)]
     parts.append(f"{_sampling(sweep)}\n")
     parts.append(
-        "Bold is the best of a column. The last row is what held-out real images get in the same "
-        "number and by the same protocol: about what a perfect model would.\n"
+        "Bold is the best of a column. The last row is what real images that no reference has "
+        "get, in the same number and by the same protocol: about what a perfect model would.\n"
     )
-    extractors = dict.fromkeys(metric.partition(".")[2] for metric in sweep.metrics)
-    for extractor in filter(None, extractors):
-        own = [
-            title(m)
-            for m in sweep.metrics
-            if m.endswith(f".{extractor}") and family(m) in ("fid", "sfid")
-        ]
-        if own:
-            parts.append(
-                f"{listed(own)} is no Inception FID: its features are those of {extractor}. It "
-                "cannot be compared with published figures.\n"
-            )
+    parts += _what_they_are(sweep)
     if any("RPE-2D" in name for name in sweep.methods.values()):
         parts.append(
             "RPE-2D rows are this project's reconstruction of the method from its description, "
             "not its authors' code.\n"
         )
-    if marked := tables.other_code_rows(sweep):
+    if any(row.marks for row in sweep.rows):
+        parts.append(f"A figure with {MARKED} is never called the best; why is below its table.\n")
+    if found_other := results.other_code_rows(sweep):
         parts.append(
-            f"{tables.OTHER_CODE} {counted(len(marked), 'row')} with results of other code than "
+            f"{OTHER_CODE} {counted(len(found_other), 'row')} with results of other code than "
             "the rest: see Provenance.\n"
         )
     parts.append("## Difference to the baseline\n")
     if sweep.baseline is None:
-        parts.append("No baseline is named among these rows.\n")
-    else:
-        parts += [
-            _titled(found, found.notes)
-            for metric in sweep.metrics
-            if family(metric) == "fid"
-            for found in [tables.difference_table(sweep, metric)]
-        ]
-    return parts
+        return [*parts, "No baseline is named among these rows.\n"]
+    main = [group for group in groups if family(group[0]) == "fid"]
+    return parts + _each(results.difference_table(sweep, group) for group in main)
+
+
+def _what_they_are(sweep: Sweep) -> list[str]:
+    """What the distances of this report can be compared with, and what patch FID is."""
+    told = []
+    for name in dict.fromkeys(map(extractor, sweep.metrics)):
+        own = [m for m in sweep.metrics if extractor(m) == name and family(m) in FRECHET]
+        if own and name != INCEPTION:
+            told.append(
+                f"{title(*own)}: no Inception FID, the features are those of {name}. It cannot be "
+                "compared with published FIDs.\n"
+            )
+    if any(family(metric) in BESIDE.values() for metric in sweep.metrics):
+        told.append(
+            "Patch FID is the same distance over a random crop of each image at its own "
+            "resolution (the side is under Provenance). FID resizes images to the extractor's "
+            "input, so that an upsampled small image can pass for a truly large one; a crop shows "
+            "its missing detail.\n"
+        )
+    return told
 
 
 def _sampling(sweep: Sweep) -> str:
     told = settings.account(sweep.settings, settings.SAMPLING, "rows")
-    return f"Sampling settings {told}. Labels are balanced over the classes."
+    return f"Sampling settings {told}."
 
 
 def _plots(sweep: Sweep, images: Images) -> list[str]:
     parts = []
-    for metric in sweep.metrics:
-        if family(metric) == "fid" and (picture := plots.fid_plot(sweep, metric)):
-            name = f"{metric.replace('.', '-')}.png"
+    for metrics in side_by_side(sweep.metrics):
+        if family(metrics[0]) == "fid" and (picture := plots.fid_plot(sweep, metrics)):
+            name = f"{metrics[0].replace('.', '-')}.png"
             images[name] = picture
-            parts.append(f"![{escaped(title(metric))} against resolution]({name})\n")
-            if any(len(r.metrics) and r.seed != sweep.seeds[0] for r in sweep.rows):
-                parts.append("Bars are one standard deviation over seeds.\n")
-    if parts and len(sweep.methods) > plots.MOST:
-        parts.append(
-            f"Drawn are the {plots.MOST} rows with the lowest FID at the largest resolution, and "
-            "the baseline; samples are theirs too.\n"
-        )
+            parts.append(f"![{escaped(title(*metrics))} against resolution]({name})\n")
     if parts:
         parts.insert(0, "## FID against resolution\n")
+        if several_seeds(sweep.rows):
+            parts.append("Bars are one standard deviation over seeds.\n")
+        elif any(row.intervals for row in sweep.rows):
+            parts.append("Bars are 95 % intervals over the samples.\n")
+        if len(sweep.methods) > plots.MOST:
+            parts.append(
+                f"Drawn are the {plots.MOST} rows with the lowest FID at the largest resolution, "
+                "and the baseline; samples are theirs too.\n"
+            )
     picture, left_out = plots.loss_plot(sweep)
     if picture or left_out:
         parts.append("## Training loss\n")
@@ -201,6 +216,15 @@ def _provenance(sweep: Sweep) -> list[str]:
     return parts
 
 
+def _each(found: Iterable[Table]) -> list[str]:
+    """Tables with their notes; what an earlier one says is not said again."""
+    parts, said = [], set[str]()
+    for one in found:
+        parts.append(_titled(one, [note for note in one.notes if note not in said]))
+        said |= set(one.notes)
+    return parts
+
+
 def _titled(table: Table, notes: Sequence[str]) -> str:
     parts = [f"### {escaped(table.title)}", tables.markdown(table).rstrip(), *map(escaped, notes)]
     return "\n\n".join(parts) + "\n"
@@ -212,6 +236,7 @@ def _page(name: str, text: str, images: Images) -> str:
     for file, picture in images.items():
         data = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
         body = body.replace(f'src="{file}"', f'src="{data}"')
+    body = re.sub(r"(<th\b[^>]*>[^<]*) · ", r"\1<br>", body)  # a name of two lines
     body = re.sub(r"<table>.*?</table>", r'<div class="table">\g<0></div>', body, flags=re.DOTALL)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

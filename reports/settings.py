@@ -20,10 +20,15 @@ IN_WORDS = frozenset({
     "micro_conditioning.kind", "inference.law", "inference.placement",
     "inference.attention_scale", "inference.resize",
 })  # fmt: skip
-# Settings that mean something only under another one (not where that is 'none'): they are
+# Settings that mean something only under another one, not where that has this value: they are
 # compared among rows that have it alike.
-UNDER = {"model.theta": "model.encoding", "augmentation.max_scale": "augmentation.kind"}
-SAMPLING = ("inference.solver", "inference.steps", "inference.guidance", "evaluate.samples")
+UNDER = {
+    "model.theta": ("model.encoding", "none"),
+    "augmentation.max_scale": ("augmentation.kind", "none"),
+    "inference.guidance_channels": ("inference.guidance", "1"),
+}
+SAMPLING = ("inference.solver", "inference.steps", "inference.guidance",
+            "inference.guidance_channels", "evaluate.samples", "evaluate.labels")  # fmt: skip
 TRAINING = tuple(key for key in TRAINING_KEYS if key not in IN_WORDS)
 
 _LAST = Counter(key.rpartition(".")[2] for key in KEYS)
@@ -112,10 +117,10 @@ def _comparable(rows: Mapping[str, Settings], key: str) -> dict[str, list[str]]:
     for one, settings in rows.items():
         if key not in settings:
             continue
-        other = UNDER.get(key)
-        if other is None:
+        other, without = UNDER.get(key, ("", ""))
+        if other not in settings:  # none, or a column says it
             groups.setdefault("", []).append(one)
-        elif settings[other] != "none":
+        elif settings[other] != without:
             groups.setdefault(f"{short(other)}={settings[other]}", []).append(one)
     return groups
 

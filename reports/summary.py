@@ -1,85 +1,212 @@
-"""The report's opening paragraph: plain words computed from the figures."""
+"""The report in words: its opening paragraph, and the lines that a terminal shows."""
 
-from reports.formats import counted, figure, signed
-from reports.load import Column, Sweep
-from reports.stats import best, by_seed, interval, paired, protocols, spread, summary
+from collections.abc import Sequence
+from dataclasses import replace
+
+from reports.compare import Difference, difference, interval
+from reports.formats import counted, family, figure, noun, signed, title
+from reports.load import Column, Row, Sweep, leading
+from reports.stats import (
+    Summary,
+    floors,
+    largest,
+    marked,
+    measured,
+    protocols,
+    several_seeds,
+    spread,
+    summaries,
+    winners,
+)
+from reports.tables import MARKED
+
+RANKED = 6  # rows that the headline names after the best
 
 
 def paragraph(sweep: Sweep) -> str:
-    """Which row has the lowest FID at each resolution, and what the seeds can say of it."""
-    metric = sweep.fid
-    if metric is None:
+    """Which row has the lowest FID at each resolution, and what seeds or samples can say of it."""
+    fid, patch = leading(sweep.rows)
+    if fid is None:
         return "No evaluation is finished yet, so there is nothing to say."
-    sentences = [text for column in sweep.columns if (text := _column(sweep, column, metric))]
+    sentences = [_column(sweep, column, fid) for column in sweep.columns]
+    if patch is not None:
+        told = _column(sweep, largest(sweep.rows, patch), patch)
+        sentences.append(f"Detail, which {noun(fid)} hardly sees: {told[0].lower()}{told[1:]}")
+    return " ".join([*filter(None, sentences), *_certainty(sweep, fid)])
+
+
+def _certainty(sweep: Sweep, metric: str) -> list[str]:
+    """What the intervals and spreads of the paragraph are over."""
     counts = {
-        len(values)
-        for column in sweep.columns
-        for values in by_seed(sweep.rows, column, metric).values()
+        one.n for column in sweep.columns for one in summaries(sweep.rows, column, metric).values()
     }
+    told = []
     if max(counts) == 1:
-        sentences.append(
-            "Every row has one seed: there is no spread between seeds, so how much of a "
-            "difference is chance is not known."
-        )
+        if any(metric in row.intervals for row in sweep.rows):
+            told.append(
+                "Every row has one seed: an interval is the 95 % interval over the samples, that "
+                "of a difference over paired samples (the same noise and labels); how much "
+                "training seeds differ is not known."
+            )
+        else:
+            told.append(
+                "Every row has one seed: there is no spread between seeds, so how much of a "
+                "difference is chance is not known."
+            )
     elif len(counts) > 1:
-        sentences.append(
+        told.append(
             f"The rows have {min(counts)} to {max(counts)} seeds, so their means are not all over "
             "the same ones."
         )
     if max(counts) > 1 and sweep.baseline is not None:
-        sentences.append(
+        told.append(
             "An interval is the 95 % t interval of the mean difference to the baseline over the "
             "seeds that both have; the best row was picked after looking, which favours it."
         )
-    return " ".join(sentences)
+    return told
 
 
-def _column(sweep: Sweep, column: Column, metric: str) -> str | None:
-    values = by_seed(sweep.rows, column, metric)
-    if not values:
-        return None
-    where = f"At {column.title}"
+def _column(sweep: Sweep, column: Column, metric: str) -> str:
+    found = summaries(sweep.rows, column, metric)
+    if not found:
+        return ""
+    where, name = f"At {column.title}", _name(sweep, metric)
     if len(protocols(sweep.rows, column, metric)) > 1:
         return f"{where} the rows were measured by more than one protocol and are not compared."
-    means = {cell_id: summary(v.values()).mean for cell_id, v in values.items()}
-    winners = best(means, metric)
-    if not winners:
-        return f"{where} no FID is finite."
+    if found.keys() == marked(sweep.rows, column, metric).keys():
+        return f"{where} every {name} is marked {MARKED}, so none is called the lowest."
+    top = winners(sweep.rows, column, metric)
+    if not top:
+        return f"{where} no {name} is finite."
     asked = {row.cell_id for row in sweep.rows if row.column == column}
     so_far = (
-        f" of the {len(values)} of {len(asked)} rows measured so far" if asked - set(values) else ""
+        f" of the {len(found)} of {len(asked)} rows measured so far" if asked - set(found) else ""
     )
-    figures = spread(metric, summary(values[winners[0]].values()))
-    if len(winners) > 1:
-        first, second, *more = (sweep.methods[one] for one in winners)
+    lowest = f"the lowest {name}{so_far}, {spread(metric, found[top[0]])}"
+    if len(top) > 1:
+        first, second, *more = (sweep.methods[one] for one in top)
         others = f"{len(more) + 1} other rows" if more else second
-        have = f"{where} {first} and {others}, which coincide there, have the lowest FID{so_far}"
-        have += f", {figures}"
+        have = f"{where} {first} and {others}, which coincide there, have {lowest}"
     else:
-        have = f"{where} {sweep.methods[winners[0]]} has the lowest FID{so_far}, {figures}"
-    return f"{have}{_against_baseline(sweep, column, metric, winners)}."
+        have = f"{where} {sweep.methods[top[0]]} has {lowest}"
+    return f"{have}{_against_baseline(sweep, column, metric, top)}."
 
 
-def _against_baseline(sweep: Sweep, column: Column, metric: str, winners: list[str]) -> str:
+def _name(sweep: Sweep, metric: str) -> str:
+    """`FID`, or where the report has more than one `FID (fashion-cnn)`."""
+    alike = [other for other in sweep.metrics if family(other) == family(metric)]
+    return noun(metric) if len(alike) == 1 else title(metric)
+
+
+def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str]) -> str:
     baseline = sweep.baseline
     if baseline is None:
         return ""
-    values = by_seed(sweep.rows, column, metric)
-    if baseline not in values:
+    found = summaries(sweep.rows, column, metric)
+    if baseline not in found:
         return "; the baseline is not measured there yet"
-    name = sweep.methods[baseline]
-    if baseline in winners:
-        return "; the baseline is among them" if len(winners) > 1 else "; no row beats the baseline"
-    mean = summary(values[baseline].values()).mean
-    difference = paired(values[winners[0]], values[baseline])
-    told = f"; the baseline {name} has {figure(metric, mean)}"
-    if difference is None:
+    if baseline in top:
+        return "; the baseline is among them" if len(top) > 1 else "; no row beats the baseline"
+    mean = found[baseline].mean
+    told = f"; the baseline {sweep.methods[baseline]} has {figure(metric, mean)}"
+    change = _difference(sweep.rows, column, metric, top[0], baseline)
+    if change is None:
         return f"{told}, with no seed in common"
-    if difference.low is None:
-        return f"{told}, a difference of {signed(metric, difference.mean, mean)} on one seed"
-    ours = summary(values[winners[0]].values()).mean
-    told += f", a difference of {interval(metric, difference, ours)}"
-    told += f" over {counted(difference.n, 'seed')}"
-    if difference.excludes_zero:
+    if change.low is None:
+        return f"{told}, a difference of {signed(metric, change.mean, mean)} on one seed"
+    told += f", a difference of {interval(metric, change, found[top[0]].mean)}"
+    if change.over == "samples":
+        if change.excludes_zero:
+            return f"{told}, and the interval over samples excludes 0"
+        return f"{told}: the interval over samples includes 0, so these do not tell the two apart"
+    told += f" over {counted(change.n, 'seed')}"
+    if change.excludes_zero:
         return f"{told}, and the interval excludes 0"
     return f"{told}: the interval includes 0, so these seeds do not tell the two apart"
+
+
+def _difference(
+    rows: Sequence[Row], column: Column, metric: str, ours: str, theirs: str
+) -> Difference | None:
+    found = measured(rows, column, metric)
+    return difference(found[ours], found[theirs], metric, not several_seeds(rows))
+
+
+def headline(rows: Sequence[Row]) -> list[str]:
+    """The figures that matter, as lines for a terminal: those of the largest resolution.
+
+    The best row; the baseline and the paired difference to it; the other rows and the floor; and
+    which row has the lowest patch FID.
+    """
+    fid, patch = leading(rows)
+    if fid is None:
+        return ["no evaluation is finished yet"]
+    lines = _ranking(rows, fid)
+    return lines + ([_patch_line(rows, patch)] if patch is not None else [])
+
+
+def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
+    column = largest(rows, metric)
+    where = f"{title(metric)} at {column.title}"
+    if len(protocols(rows, column, metric)) > 1:
+        return [f"{where}: measured by more than one protocol, so rows are not compared"]
+    top = winners(rows, column, metric)
+    if not top:
+        return [f"{where}: no figure is finite and without a mark, so none is called best"]
+    first = top[0]
+    found = summaries(rows, column, metric)
+    names = {row.cell_id: row.method for row in rows}
+    baseline = next((row.cell_id for row in rows if row.is_baseline), None)
+    seeds = sorted({one.n for one in found.values()})
+    count = counted(seeds[0], "seed") if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+    sign = dict.fromkeys(marked(rows, column, metric), f" {MARKED}")
+
+    lines = [f"{where}, {count}: best is {names[first]} {spread(metric, found[first])}"]
+    if baseline == first:
+        lines[0] += " (the baseline)"
+    elif baseline in found:
+        told = f"{names[baseline]} {spread(metric, found[baseline])}{sign.get(baseline, '')}"
+        lines.append(f"baseline: {told}")
+        change = _difference(rows, column, metric, first, baseline)
+        if change:
+            lines[-1] += f"; difference of the best {interval(metric, change, found[first].mean)}"
+            over = counted(change.n, "seed") if change.n > 1 else change.over
+            lines[-1] += f" over {over}" if change.low is not None else ""
+    ranked = sorted(found, key=lambda cell_id: found[cell_id].mean)
+    others = [one for one in ranked if found[one].mean != found[first].mean and one != baseline]
+    last = []
+    if others:
+        more = f" and {len(others) - RANKED} more" if len(others) > RANKED else ""
+        each = (
+            f"{names[one]} {_short(metric, found[one])}{sign.get(one, '')}"
+            for one in others[:RANKED]
+        )
+        last.append("then " + " · ".join(each) + more)
+    real = floors(rows, column, metric)
+    if real:
+        last.append(f"real images: {_short(metric, next(iter(real.values())))}")
+    return lines + ([" | ".join(last)] if last else [])
+
+
+def _patch_line(rows: Sequence[Row], metric: str) -> str:
+    """Which row is best where detail counts, in one line."""
+    column = largest(rows, metric)
+    where = f"{title(metric)} at {column.title}"
+    top = winners(rows, column, metric)
+    if len(protocols(rows, column, metric)) > 1 or not top:
+        return f"{where}: rows are not compared"
+    found = summaries(rows, column, metric)
+    names = {row.cell_id: row.method for row in rows}
+    told = [f"{where}: lowest is {names[top[0]]} {spread(metric, found[top[0]])}"]
+    baseline = next((row.cell_id for row in rows if row.is_baseline), None)
+    if baseline in found and baseline not in top:
+        told.append(f"baseline: {_short(metric, found[baseline])}")
+    real = floors(rows, column, metric)
+    if real:
+        told.append(f"real images: {_short(metric, next(iter(real.values())))}")
+    return " | ".join(told)
+
+
+def _short(metric: str, found: Summary) -> str:
+    """Without an interval over samples, which a line of many figures has no room for."""
+    return spread(metric, replace(found, low=None, high=None))

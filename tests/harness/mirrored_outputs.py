@@ -27,6 +27,7 @@ evaluate: {{resolution: [12, 18, [18, 24]]}}
 baseline: {{model.encoding: rope, inference.law: extrapolate}}
 """
 T0 = 1_760_000_000.0
+MARK = "40 samples for 448 dimensions"
 PNG = b"\x89PNG not really"
 
 
@@ -93,7 +94,13 @@ def measure(folder: Path, run_id: str, eval_id: str, fid: float, when: float) ->
     run = run_folder(folder / "outputs", run_id)
     run.samples_file(eval_id).parent.mkdir(exist_ok=True)
     run.samples_file(eval_id).write_bytes(PNG)
-    result = {"metrics": {"fid.fashion-cnn": fid}, "floor": {"fid.fashion-cnn": 1.5}}
+    result = {
+        "metrics": {"fid.fashion-cnn": fid, "sfid.fashion-cnn": fid / 2},
+        "intervals": {"fid.fashion-cnn": [fid - 0.25, fid + 0.25]},
+        "marks": {"sfid.fashion-cnn": MARK},
+        "floor": {"fid.fashion-cnn": 1.5},
+        "floor_intervals": {"fid.fashion-cnn": [1.25, 1.75]},
+    }
     about = {"code_id": code_id(), "time": when, "samples_sha256": f"{fid}" * 8}
     write_json(run.result_file(eval_id), result | about)
 

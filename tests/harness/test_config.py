@@ -118,3 +118,18 @@ def test_every_key_can_be_listed() -> None:
 
 def test_plain_unwraps(write: Write) -> None:
     assert plain(flat(write)) == {"data.resolution": 8}
+
+
+def test_extractors_are_a_list_whose_order_does_not_matter(write: Write) -> None:
+    def built(text: str) -> tuple[str, ...]:
+        return build(Evaluation, flat(write, text)).evaluate.extractors
+
+    assert built("evaluate: {extractors: dinov2}\n") == ("dinov2",)
+    assert built("evaluate: {extractors: [fashion-cnn, dinov2, dinov2]}\n") == (
+        "dinov2",
+        "fashion-cnn",
+    )
+    with pytest.raises(UserError, match=r"did you mean 'dinov2'"):
+        built("evaluate: {extractors: [dinov3]}\n")
+    with pytest.raises(UserError, match="at least 1"):
+        built("evaluate: {extractors: []}\n")

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from harness.config import Augmentation
-from harness.data import Order, open_split, real_images, training_batch
+from harness.data import Order, open_split, real_images, training_batch, unseen_images
 from harness.images import area_resize
 
 
@@ -49,3 +49,11 @@ def test_real_images_are_a_fixed_nested_subset() -> None:
     assert more.shape == (40, 1, 16, 16)
     assert torch.equal(real_images("test", 10, (16, 16)), more[:10])
     assert len(np.unique(real_images("train", 200, (32, 32)).numpy(), axis=0)) == 200
+
+
+def test_unseen_images_are_in_no_reference() -> None:
+    few = unseen_images(30, 0, (8, 8))
+    assert torch.equal(few, real_images("test", 30, (8, 8)))
+    many = unseen_images(10_020, 200, (8, 8))
+    assert torch.equal(many[:10_000], real_images("test", 10_000, (8, 8)))
+    assert torch.equal(many[10_000:], real_images("train", 220, (8, 8))[200:])

@@ -46,17 +46,17 @@ def test_accuracy_on_the_whole_test_split(model, test_split) -> None:
 def test_accuracy_is_the_share_of_right_labels(model, test_split) -> None:
     pixels, labels = test_split[0][:600], test_split[1][:600]
     right = fashion_cnn.accuracy(model, pixels, labels, 32)
-    predicted = model(pixels)[1].argmax(1)
+    predicted = model(pixels)["logits"].argmax(1)
     assert right == pytest.approx((predicted == labels).double().mean().item())
     assert fashion_cnn.accuracy(model, pixels, predicted, 32) == 1
     assert fashion_cnn.accuracy(model, pixels, (predicted + 1) % 10, 32) == 0
 
 
 def test_shapes_types_and_size_on_disk(model) -> None:
-    features, logits = model(pictures(3))
-    assert features.shape == (3, 64)
-    assert logits.shape == (3, 10)
-    assert features.dtype == logits.dtype == torch.float32
+    seen = model(pictures(3))
+    shapes = {view: tuple(values.shape) for view, values in seen.items()}
+    assert shapes == {"features": (3, 64), "logits": (3, 10), "spatial": (3, 448)}
+    assert all(values.dtype == torch.float32 for values in seen.values())
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert WEIGHTS.stat().st_size < 1_000_000
@@ -64,34 +64,50 @@ def test_shapes_types_and_size_on_disk(model) -> None:
 
 def test_rgb_of_grey_is_grey(model) -> None:
     grey = pictures(4)
-    for ours, expected in zip(model(grey.repeat(1, 3, 1, 1)), model(grey), strict=True):
-        assert torch.equal(ours, expected)
+    seen, expected = model(grey.repeat(1, 3, 1, 1)), model(grey)
+    assert all(torch.equal(seen[view], expected[view]) for view in expected)
+
+
+def test_spatial_is_the_8x8_map_before_the_second_pooling(model) -> None:
+    grey = pictures(3, (32, 32))
+    assert isinstance(model.stages[5], torch.nn.MaxPool2d)
+    kept: list[torch.Tensor] = []
+    hook = model.stages[5].register_forward_pre_hook(lambda _pool, given: kept.append(given[0]))
+    spatial = model(grey)["spatial"].reshape(3, 8, 8, 7)
+    hook.remove()
+    expected = kept[0]
+    assert expected.shape == (3, 80, 8, 8)
+    for row, column, channel in ((0, 0, 0), (7, 0, 1), (0, 7, 6), (3, 5, 4)):
+        found = spatial[:, row, column, channel]
+        assert torch.equal(found, expected[:, channel, row, column])
+    assert float(spatial.std(0).mean()) > 0.01
 
 
 def test_uint8_is_the_same_as_float(model) -> None:
     grey = pictures(4)
-    assert torch.equal(model(grey)[0], model(grey.float())[0])
+    assert torch.equal(model(grey)["features"], model(grey.float())["features"])
 
 
 @pytest.mark.parametrize("size", [(12, 12), (17, 23), (32, 31)])
 def test_smaller_images_are_enlarged_bilinearly(model, size: tuple[int, int]) -> None:
     grey = pictures(4, size)
     enlarged = F.interpolate(grey.float(), (32, 32), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(model(grey)[0], model(enlarged)[0], rtol=1e-4, atol=1e-4)
+    seen, expected = model(grey)["features"], model(enlarged)["features"]
+    torch.testing.assert_close(seen, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_larger_images_are_shrunk_as_pil_does(model) -> None:
     large = pictures(1, (100, 70)).float()
     small = Image.fromarray(large[0, 0].numpy()).resize((32, 32), Image.Resampling.BILINEAR)
-    expected = model(torch.tensor(np.asarray(small))[None, None])[0]
-    torch.testing.assert_close(model(large)[0], expected, rtol=1e-4, atol=1e-4)
+    expected = model(torch.tensor(np.asarray(small))[None, None])["features"]
+    torch.testing.assert_close(model(large)["features"], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_images_do_not_see_each_other(model) -> None:
     grey = pictures(9)
-    together = model(grey)[0]
+    together = model(grey)["features"]
     for index in (0, 8):
-        alone = model(grey[index : index + 1])[0]
+        alone = model(grey[index : index + 1])["features"]
         torch.testing.assert_close(alone[0], together[index], rtol=1e-5, atol=1e-5)
 
 

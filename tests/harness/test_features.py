@@ -1,11 +1,10 @@
-"""Features by name, against the model itself and against torch-fidelity's own pipeline."""
+"""What the extractors see, against the models themselves and torch-fidelity's own pipeline.
+
+Inception and DINOv2 have tests of their own, where their networks are.
+"""
 
 import dataclasses
-import hashlib
 import importlib
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,10 @@ import torch
 import torch_fidelity
 from torch.utils.data import Dataset
 
-from harness import extractors, fashion_cnn, features, metrics
+from harness import extractors, fashion_cnn, features, images, metrics
+from harness.data import real_images
+from harness.dataset import DatasetError
+from harness.patches import crops
 
 
 class Pictures(Dataset):
@@ -36,7 +38,12 @@ def blobs(count: int, seed: int, brightness: float) -> torch.Tensor:
     return (torch.nn.functional.interpolate(coarse, (18, 18), mode="bilinear") * 255).byte()
 
 
-def test_same_values_as_torch_fidelity() -> None:
+@pytest.fixture(scope="module")
+def model() -> torch.nn.Module:
+    return features.load("fashion-cnn")
+
+
+def test_same_values_as_torch_fidelity(model: torch.nn.Module) -> None:
     generated, real = blobs(300, 0, 1.0), blobs(300, 1, 0.8)
     theirs = torch_fidelity.calculate_metrics(
         input1=Pictures(generated),
@@ -44,55 +51,89 @@ def test_same_values_as_torch_fidelity() -> None:
         feature_extractor="fashion-cnn",
         isc=True,
         fid=True,
-        prc=True,
         cuda=False,
         cache=False,
         save_cpu_ram=True,
         verbose=False,
         batch_size=100,
     )
-    a, b = features.extract("fashion-cnn", generated), features.extract("fashion-cnn", real)
-    fid = metrics.fid(metrics.moments(a.features), metrics.moments(b.features))
-    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3)
-    score = metrics.inception_score(a.logits)
-    assert score == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
-    # One sample in 300 may sit on a ball's edge: theirs are float32 distances.
-    precision, recall = metrics.precision_recall(a.features, b.features)
-    assert precision == pytest.approx(theirs["precision"], abs=1.01 / 300)
-    assert recall == pytest.approx(theirs["recall"], abs=1.01 / 300)
-    assert 0 < precision < 1
+    a, b = features.see(model, generated), features.see(model, real)
+    one, two = metrics.moments(a["features"]), metrics.moments(b["features"])
+    fid = metrics.frechet_distance(one.mean, one.covariance, two.mean, two.covariance)
+    assert fid == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
     assert fid > 0.1
+    score = metrics.inception_score(a["logits"])
+    assert score == pytest.approx(theirs["inception_score_mean"], rel=1e-6)
 
 
-def test_extract_is_the_model_in_batches() -> None:
+def test_see_is_the_model_in_batches(model: torch.nn.Module) -> None:
     pictures = blobs(50, 2, 1.0)
-    model = fashion_cnn.load(extractors.facts("fashion-cnn").weights)
-    expected, expected_logits = model(pictures)
+    expected = fashion_cnn.load(extractors.facts("fashion-cnn").weights)(pictures)
     for batch in (1, 7, 256):
-        result = features.extract("fashion-cnn", pictures, batch=batch)
-        torch.testing.assert_close(result.features, expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(result.logits, expected_logits, rtol=1e-5, atol=1e-5)
+        seen = features.see(model, pictures, batch=batch)
+        assert seen.keys() == expected.keys()
+        for view, values in seen.items():
+            torch.testing.assert_close(values, expected[view], rtol=1e-5, atol=1e-4)
 
 
-def test_extract_repeats_bit_for_bit() -> None:
+def test_patch_is_the_crops_by_number_in_the_set(model: torch.nn.Module) -> None:
+    pictures = blobs(30, 3, 1.0)
+    whole = features.see(model, pictures, patch=7)
+    expected = model(crops(pictures, 0, 7))["features"]
+    torch.testing.assert_close(whole["patch"], expected, rtol=1e-5, atol=1e-4)
+    # A shard from number 11 on, in batches of another size, meets the same crops.
+    shard = features.see(model, pictures[11:], patch=7, first=11, batch=4)
+    torch.testing.assert_close(shard["patch"], whole["patch"][11:], rtol=1e-5, atol=1e-4)
+    elsewhere = features.see(model, pictures[11:], patch=7, first=0)
+    assert not torch.allclose(elsewhere["patch"], whole["patch"][11:], atol=1e-2)
+
+
+def test_patches_see_the_detail_that_is_missing(model: torch.nn.Module) -> None:
+    """Real images that went through half their size: further from the floor by their crops."""
+    try:
+        real = real_images("train", 2000, (24, 24))
+        held_out = real_images("test", 600, (24, 24))
+        source = real_images("test", 600, (32, 32)).float()
+    except DatasetError as error:
+        pytest.skip(str(error))
+    halved = images.area_resize(source, (12, 12)).round()
+    enlarged = images.upsample(halved, (24, 24)).round().clamp(0, 255).to(torch.uint8)
+    seen = [features.see(model, x, patch=12) for x in (real, held_out, enlarged)]
+    ratio = {}
+    for view in ("features", "patch"):
+        truth, floor, missing = (metrics.moments(x[view]) for x in seen)
+        distance = [
+            metrics.frechet_distance(x.mean, x.covariance, truth.mean, truth.covariance)
+            for x in (floor, missing)
+        ]
+        ratio[view] = distance[1] / distance[0]
+    assert ratio["features"] < 8  # 6 here
+    assert ratio["patch"] > 2 * ratio["features"]  # 22 here
+
+
+def test_see_repeats_bit_for_bit(model: torch.nn.Module) -> None:
     pictures = blobs(50, 3, 1.0)
-    first, again = (features.extract("fashion-cnn", pictures, batch=16) for _ in range(2))
-    assert torch.equal(first.features, again.features)
-    assert torch.equal(first.logits, again.logits)
+    first, again = (features.see(model, pictures, patch=9, batch=16) for _ in range(2))
+    assert all(torch.equal(first[view], again[view]) for view in first)
 
 
-@pytest.mark.parametrize("name", features.EXTRACTORS)
-def test_facts_are_true(name: str) -> None:
-    known = extractors.facts(name)
-    result = features.extract(name, blobs(2, 4, 1.0))
-    assert result.features.shape == (2, known.features)
-    assert result.logits.shape == (2, known.classes)
-    assert result.features.dtype == result.logits.dtype == torch.float32
-    result.features.requires_grad_().sum().backward()  # no tensor of inference mode gets out
+def test_facts_are_true(model: torch.nn.Module) -> None:
+    known = extractors.facts("fashion-cnn")
+    seen = features.see(model, blobs(2, 4, 1.0), patch=9)
+    shapes = {view: tuple(values.shape) for view, values in seen.items()}
+    assert shapes == {
+        "features": (2, known.features),
+        "logits": (2, known.classes),
+        "spatial": (2, known.spatial),
+        "patch": (2, known.features),
+    }
+    assert all(values.dtype == torch.float32 for values in seen.values())
+    assert known.side == fashion_cnn.INPUT_SIZE
+    seen["features"].requires_grad_().sum().backward()  # no tensor of inference mode gets out
 
 
 def test_every_extractor_has_facts() -> None:
-    assert features.EXTRACTORS.keys() == extractors.FACTS.keys()
+    assert features.LOADERS.keys() == extractors.FACTS.keys()
 
 
 @pytest.mark.parametrize(
@@ -104,42 +145,39 @@ def test_every_extractor_has_facts() -> None:
         (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), r"\[0, 1, 8, 8\], expected"),
     ],
 )
-def test_extract_refuses(pictures: torch.Tensor, message: str) -> None:
+def test_see_refuses(model: torch.nn.Module, pictures: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        features.extract("fashion-cnn", pictures)
+        features.see(model, pictures)
 
 
-def test_unknown_names() -> None:
+def test_crops_larger_than_the_images(model: torch.nn.Module) -> None:
+    with pytest.raises(ValueError, match="side 19 out of images of 18x18"):
+        features.see(model, blobs(2, 0, 1.0), patch=19)
+
+
+def test_unknown_names_and_missing_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(extractors.ExtractorError, match="there are: fashion-cnn"):
-        features.extract("inception", blobs(2, 0, 1.0))
-    with pytest.raises(extractors.ExtractorError, match="did you mean 'fashion-cnn'"):
-        extractors.weights_sha256("fashion_cnn")
+        features.load("inception")
+    monkeypatch.setenv("RESOLUTE_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("inception-v3-compat", "dinov2"):
+        monkeypatch.delenv(str(extractors.facts(name).variable), raising=False)
+        with pytest.raises(extractors.ExtractorError, match=f"put it into {tmp_path}"):
+            features.load(name)
+
+
+def test_damaged_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    known = extractors.facts("fashion-cnn")
+    damaged = dataclasses.replace(known, weights=tmp_path / "w.safetensors")
+    monkeypatch.setitem(extractors.FACTS, "fashion-cnn", damaged)
+    whole = known.weights.read_bytes()
+    for content in (b"", whole[:1000], whole[:-1]):
+        damaged.weights.write_bytes(content)
+        with pytest.raises(extractors.ExtractorError, match="does not hold the weights of fashion"):
+            features.load("fashion-cnn")
 
 
 def test_importing_again_registers_once() -> None:
     importlib.reload(features)
-    assert features.extract("fashion-cnn", blobs(1, 0, 1.0)).logits.shape == (1, 10)
-
-
-def test_weights_sha256_follows_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    known = extractors.facts("fashion-cnn")
-    shipped = hashlib.sha256(known.weights.read_bytes()).hexdigest()
-    assert extractors.weights_sha256("fashion-cnn") == shipped
-
-    weights = tmp_path / "w.safetensors"
-    moved = dataclasses.replace(known, weights=weights)
-    monkeypatch.setitem(extractors.FACTS, "fashion-cnn", moved)
-    for use in (extractors.weights_sha256, lambda name: features.extract(name, blobs(1, 0, 1.0))):
-        with pytest.raises(extractors.ExtractorError, match=r"python -m harness\.fashion_cnn"):
-            use("fashion-cnn")
-    shutil.copy(known.weights, weights)
-    assert extractors.weights_sha256("fashion-cnn") == shipped
-    weights.write_bytes(weights.read_bytes() + b"\0")
-    assert extractors.weights_sha256("fashion-cnn") != shipped
-
-
-@pytest.mark.parametrize("module", ["harness.extractors", "harness.dataset"])
-def test_imports_no_torch(module: str) -> None:
-    script = f"import sys, {module}; sys.exit('torch' in sys.modules)"
-    project = Path(extractors.__file__).parents[1]
-    assert subprocess.run([sys.executable, "-c", script], cwd=project).returncode == 0
+    seen = features.see(features.load("fashion-cnn"), blobs(1, 0, 1.0))
+    assert seen["logits"].shape == (1, 10)

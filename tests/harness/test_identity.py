@@ -193,3 +193,45 @@ def test_what_cannot_be_sampled(
 def test_what_cannot_be_trained(parts: dict[str, object], told: str) -> None:
     with pytest.raises(UserError, match=told):
         canonical_training(training(**parts))
+
+
+def protocol(**evaluate: object) -> Evaluation:
+    given = {"resolution": (12, 12)} | evaluate
+    return Evaluation(evaluate=Evaluate(**given))  # type: ignore[arg-type]
+
+
+def eval_id(asked: Evaluation) -> str:
+    trained = canonical_training(training())
+    return eval_id_of(trained.data, canonical_evaluation(trained, asked))
+
+
+def test_which_channels_are_guided_matters_only_beyond_three() -> None:
+    """Fashion-MNIST has one channel, and without guidance nothing is guided."""
+    for guidance in (1.0, 2.0):
+        asked = evaluation(guidance=guidance, guidance_channels="first_three")
+        assert canonical(training(), asked).guidance_channels == "all"
+
+
+def test_the_usual_crop_written_out_is_the_same_evaluation() -> None:
+    assert eval_id(protocol(patch_size=6)) == eval_id(protocol())
+    assert eval_id(protocol(patch_size=8)) != eval_id(protocol())
+    assert eval_id(protocol(labels="random")) != eval_id(protocol())
+    assert eval_id(protocol(fid_infinity=True)) != eval_id(protocol())
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "told"),
+    [
+        ({"patch_size": 13}, "evaluate.patch_size 13 does not fit into evaluate.resolution 12x12"),
+        ({"samples": 50_001}, "more than fashion_mnist's 50000 real images that are not in the ref"),
+        ({"reference_images": 60_001}, "reference_images 60001 is more than fashion_mnist's 60000"),
+        ({"reference_images": 100, "manifold_images": 200}, "which they are the first of"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(evaluate: dict[str, object], told: str) -> None:
+    with pytest.raises(CombinationError, match=told):
+        eval_id(protocol(**evaluate))
+
+
+def test_more_samples_than_held_out_images_are_fine() -> None:
+    assert eval_id(protocol(samples=50_000)) != eval_id(protocol())

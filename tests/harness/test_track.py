@@ -22,6 +22,7 @@ from harness.provenance import code_id
 from harness.record import run_folder
 from harness.track import ablation_names, ui_command
 from tests.harness.mirrored_outputs import (
+    MARK,
     QUESTION,
     T0,
     YAML,
@@ -151,11 +152,16 @@ def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
     assert child["metrics"]["fid.fashion-cnn/18"] == [[0, 37.125, (T0 + 95) * 1000]]
     assert child["metrics"]["fid.fashion-cnn/18x24"] == [[0, 43.125, (T0 + 95) * 1000]]
     assert child["metrics"]["floor.fid.fashion-cnn/12"] == [[0, 1.5, (T0 + 95) * 1000]]
+    assert child["metrics"]["ci95.fid.fashion-cnn/18"] == [[0, 0.25, (T0 + 95) * 1000]]
+    assert not [name for name in child["metrics"] if name.startswith("ci95.floor")]
+    marked = [f"sfid.fashion-cnn/{size}: {MARK}" for size in ("12", "18", "18x24")]
+    assert child["tags"]["resolute.marked"] == "; ".join(marked)
     assert "step" not in child["metrics"]
     assert child["artifacts"] == ["samples/12.png", "samples/18.png", "samples/18x24.png"]
 
     parent = found["small /law=pi"]
     assert parent["metrics"]["fid.fashion-cnn/18"] == [[0, 36.625, (T0 + 95) * 1000]]
+    assert parent["metrics"]["ci95.fid.fashion-cnn/18"] == [[0, 0.25, (T0 + 95) * 1000]]
     assert parent["tags"]["resolute.cell_id"] == cells["law=pi"]["cell_id"]
     assert parent["tags"]["resolute.seeds"] == "2 of 2"
     baselines = [n for n, run in found.items() if run["tags"].get("resolute.baseline") == "yes"]

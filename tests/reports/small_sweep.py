@@ -1,18 +1,24 @@
 """An outputs folder as a sweep leaves it, with known figures."""
 
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from safetensors.numpy import save
 
 from harness.record import run_folder, write_atomic, write_json
 from reports.naming import method_names
 
 CODE, OTHER_CODE = "c0de" * 4, "01dc" * 4  # of the code that is here now, and of an earlier one
-FLOOR = {"fid": 0.5, "is": 9.25, "precision": 0.75, "recall": 0.625}
+EXTRACTOR = "fashion-cnn"
+HALF = 0.05  # half of every interval over samples, as a share of the figure
+SHARED = 0.8  # share of what a sample does to a figure that it does in every method
 
 BASE = """
 data: {resolution: 12}
@@ -51,9 +57,10 @@ def write_outputs(
     lift: Mapping[tuple[str, int], float] | None = None,
     samples: bool = True,
 ) -> None:
-    """Figures are FID's of the table above, IS = 10 - FID/100, precision and recall from it too.
+    """What a finished sweep leaves; the figures are those of `figures`.
 
     Args:
+        fid: method -> resolution -> FID with seed 0.
         lift: (method, seed) -> what is added to the FID of that seed beyond training size.
     """
     names = method_names(record["cells"])
@@ -91,6 +98,24 @@ def write_training(outputs: Path, cell: Record, run: Record, code: str = CODE) -
     write_json(folder.done_file, {"format": 1} | done)
 
 
+def figures(fid: float, upsampled: bool = False) -> dict[str, float]:
+    """Every metric, from the FID; an upsampled image lacks detail, which patch FID alone sees."""
+    return {
+        "fid": fid,
+        "patch-fid": fid * (3 if upsampled else 2),
+        "sfid": fid * 4,
+        "is": 10 - fid / 100,
+        "precision": 1 - fid / 200,
+        "recall": fid / 400,
+        "kid": fid / 10_000,
+        "density": 1 - fid / 300,
+        "coverage": 1 - fid / 250,
+    }
+
+
+FLOOR = figures(0.5)
+
+
 def write_result(
     outputs: Path,
     cell: Record,
@@ -98,25 +123,61 @@ def write_result(
     measurement: Record,
     fid: float,
     code: str = CODE,
+    marks: Mapping[str, str] | None = None,
     **protocol: Any,
 ) -> None:
-    """A finished evaluation with this FID; `protocol` changes what it was measured by."""
+    """A finished evaluation with this FID.
+
+    Args:
+        marks: kind of metric -> why it carries a mark.
+        protocol: changes what it was measured by, or what the extractor was.
+    """
     evaluate = measurement["config"]["evaluate"]
-    side = evaluate["resolution"][1]
-    known = {"extractor": "fashion-cnn", "extractor_sha256": "5" * 64, "reference": f"ref{side}",
-             "manifold": f"man{side}", "samples": evaluate["samples"],
-             "reference_images": evaluate["reference_images"],
-             "manifold_images": evaluate["manifold_images"]}  # fmt: skip
-    values = {"fid": fid, "is": 10 - fid / 100, "precision": 1 - fid / 200, "recall": fid / 400}
+    side, count = evaluate["resolution"][1], protocol.get("samples", evaluate["samples"])
+    own = {"sha256": "5" * 64, "reference": f"ref{side}", "manifold": f"man{side}",
+           "patch": side // 2, "spatial": True}  # fmt: skip
+    known = {"samples": count, "reference_images": evaluate["reference_images"],
+             "manifold_images": evaluate["manifold_images"], "labels": evaluate["labels"],
+             "interval": "95 %, infinitesimal jackknife over the samples"}  # fmt: skip
+    own |= {key: protocol.pop(key) for key in [*own] if key in protocol}
+    inference, trained = measurement["config"]["inference"], cell["config"]
+    resized = inference["resize"] != "none"
+    method = trained["model"]["encoding"], trained["positions"]["sampler"], inference["law"]
+    plain = method == ("rope", "consecutive", "extrapolate") and not resized
+    values, floor = named(figures(fid, resized)), named(FLOOR)
     result = {
         "format": 1, "eval_id": measurement["eval_id"], "run_id": run["run_id"],
         "seed": run["seed"], "code_id": code, "config": measurement["config"],
-        "protocol": known | protocol,
-        "metrics": {f"{key}.fashion-cnn": value for key, value in values.items()},
-        "floor": {f"{key}.fashion-cnn": value for key, value in FLOOR.items()},
+        "protocol": known | protocol | {"extractors": {EXTRACTOR: own}},
+        "metrics": values, "intervals": intervals(values), "marks": named(marks or {}),
+        "floor": floor, "floor_intervals": intervals(floor),
         "samples_sha256": "0" * 64, "seconds": {"sample": 20.0, "measure": 5.0}, "time": 0.0,
     }  # fmt: skip
-    write_json(run_folder(outputs, run["run_id"]).result_file(measurement["eval_id"]), result)
+    folder = run_folder(outputs, run["run_id"])
+    write_json(folder.result_file(measurement["eval_id"]), result)
+    influence = {metric: influence_of(value, count, plain) for metric, value in values.items()}
+    write_atomic(folder.influence_file(measurement["eval_id"]), save(influence))
+
+
+def named(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{kind}.{EXTRACTOR}": value for kind, value in values.items()}
+
+
+def intervals(values: Mapping[str, float]) -> dict[str, list[float]]:
+    return {name: [value * (1 - HALF), value * (1 + HALF)] for name, value in values.items()}
+
+
+def influence_of(value: float, count: int, plain: bool) -> np.ndarray:
+    """float32 [count], with which the interval is that of `intervals`.
+
+    A plain method and any other have a correlation of SHARED^2 = 0.64 where count is a multiple of
+    4: the signs (+ - + -), (+ + - -) and (+ - - +) are orthogonal.
+    """
+    index = np.arange(count)
+    own = (-1.0) ** ((index if plain else index + 1) // 2)
+    values = SHARED * (-1.0) ** index + math.sqrt(1 - SHARED**2) * own
+    error = HALF * value / NormalDist().inv_cdf(0.975)
+    return (values * error * math.sqrt(count)).astype(np.float32)
 
 
 def write_samples(file: Path, resolution: tuple[int, int]) -> None:

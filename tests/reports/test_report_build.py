@@ -42,12 +42,16 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert re.findall(r"^#+ .*", text, re.MULTILINE) == [
         "# small",
         "## Results",
-        "### FID (fashion-cnn) ↓",
+        "### FID and patch FID (fashion-cnn) ↓",
+        "### sFID (fashion-cnn) ↓",
         "### IS (fashion-cnn) ↑",
         "### Precision (fashion-cnn) ↑",
         "### Recall (fashion-cnn) ↑",
+        "### KID ×10³ (fashion-cnn) ↓",
+        "### Density (fashion-cnn) ↑",
+        "### Coverage (fashion-cnn) ↑",
         "## Difference to the baseline",
-        "### FID (fashion-cnn): difference to the baseline",
+        "### FID and patch FID (fashion-cnn): difference to the baseline",
         "## FID against resolution",
         "## Training loss",
         "## Samples",
@@ -63,14 +67,24 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert text.splitlines()[2:5] == [
         "**Does it hold up at 1.5x and 2x?**",
         "",
-        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0; the "
-        "baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the lowest FID, 15.0; the "
-        "baseline RoPE has 20.0, a difference of −5.0 on one seed. At 24×24 (2×) RPE-2D ×2 (RoPE) "
-        "has the lowest FID, 20.9; the baseline RoPE has 40.0, a difference of −19.1 on one seed. "
-        "Every row has one seed: there is no spread between seeds, so how much of a difference is "
-        "chance is not known.",
+        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 [9.5, "
+        "10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the lowest FID, "
+        "15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.0 [−5.8, −4.2], and the "
+        "interval over samples excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest FID, 20.9 "
+        "[19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 [−20.6, −17.5], and the "
+        "interval over samples excludes 0. Detail, which FID hardly sees: at 24×24 (2×) RPE-2D ×2 "
+        "(RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the baseline RoPE has 80.0, a "
+        "difference of −38.1 [−41.2, −35.0], and the interval over samples excludes 0. Every row "
+        "has one seed: an interval is the 95 % interval over the samples, that of a difference "
+        "over paired samples (the same noise and labels); how much training seeds differ is not "
+        "known.",
     ]
-    assert "is no Inception FID" in text
+    assert (
+        "FID, patch FID and sFID (fashion-cnn): no Inception FID, the features are those of "
+        "fashion-cnn."
+    ) in text
+    assert "Patch FID is the same distance over a random crop" in text
+    assert "Bars are 95 % intervals over the samples." in text
     assert "reconstruction" in text
     assert "Every evaluation is there." in text
 
@@ -80,7 +94,7 @@ def test_two_rows_that_coincide_are_both_named(grid: Grid, fill: Fill, tmp_path:
     fill(record, tmp_path)
     assert (
         "At 12×12 (1×) RoPE and RoPE, generated at 12 then bicubic, which coincide there, have the "
-        "lowest FID, 10.0; the baseline is among them."
+        "lowest FID, 10.0 [9.5, 10.5]; the baseline is among them."
     ) in build(record, tmp_path).read_text()
 
 
@@ -93,13 +107,14 @@ def test_settings_that_differ_are_in_names_and_common_ones_are_said_once(
     fill(record, tmp_path, fid=FID | {name: FID["RoPE, PI"]})
     report = build(record, tmp_path)
     text = report.read_text()
-    assert f"| {name} | **10.0** | 25.0 | 30.0 |" in text
+    assert f"| {name} | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 25.0 [" in text
     sampling = (
-        "Sampling settings of all rows: steps=6, samples=500; where a name does not say another: "
-        "solver=heun, guidance=1. Labels are balanced over the classes."
+        "Sampling settings of all rows: steps=6, guidance_channels=all (guidance=2), samples=500, "
+        "labels=balanced; where a name does not say another: "
+        "solver=heun, guidance=1."
     )
     assert text.splitlines().count(sampling) == 1
-    assert text.index("### Recall") < text.index(sampling) < text.index("## Difference")
+    assert text.index("### Coverage") < text.index(sampling) < text.index("## Difference")
     assert f"% {sampling}" in (report.parent / "table.tex").read_text()
     common = text[text.index("Common settings of all trainings: ") :].splitlines()[0]
     for said in (
@@ -154,7 +169,7 @@ def test_html_needs_nothing_else_and_takes_text_literally(
     assert len(page.found) == 5
     assert all(link.startswith("data:image/png;base64,") for link in page.found)
     assert "script" not in page.tags
-    assert page.tags.count("table") == 8
+    assert page.tags.count("table") == 12
     assert "url(" not in text
 
 
@@ -191,9 +206,11 @@ def test_half_a_sweep_tells_what_failed_and_what_runs(
     assert "| RPE-2D ×2 (RoPE) | 0 | running | process 7 on elsewhere is at work on it |" in text
     assert "| RoPE | 0 | new | trained; 6 of 7 evaluations are missing |" in text
     assert (
-        "has the lowest FID of the 1 of 5 rows measured so far, 21.5; the baseline is not" in text
-    )
-    assert "| RoPE, generated at 12 then bicubic | – | – | **21.5** |" in text
+        "has the lowest FID of the 1 of 5 rows measured so far, 21.5 [20.4, 22.6]; the baseline is "
+        "not measured there yet"
+    ) in text
+    row = "| RoPE, generated at 12 then bicubic | – | – | – | – | {} | {} |"
+    assert row.format("**21.5 [20.4, 22.6]**", "**64.5 [61.3, 67.7]**") in text
 
 
 def test_a_column_of_two_protocols_is_not_spoken_of_as_a_comparison(
@@ -226,10 +243,10 @@ def test_other_sizes_axes_and_dropped_cells(grid: Grid, fill: Fill, tmp_path: Pa
     report = build(record, tmp_path)
     text = report.read_text()
     header = text[text.index("| method") :].splitlines()[0]
-    assert header == (
-        "| method | 12×16, guidance=1 | 12×16, guidance=2 | 16×12, guidance=1 | "
-        "16×12, guidance=2 | 24×24 (2×), guidance=1 | 24×24 (2×), guidance=2 |"
-    )
+    columns = [f"{size}, guidance={g}" for size in ("12×16", "16×12", "24×24 (2×)") for g in (1, 2)]
+    both = [f"{column} · {metric}" for column in columns for metric in ("FID", "patch FID")]
+    assert header == f"| method | {' | '.join(both)} |"
+    assert f"| method | {' | '.join(columns)} |" in text
     assert "- Rule no-uniform dropped 1 cell." in text
     assert "No baseline is named among these rows." in text
     assert (report.parent / "samples-12x16-guidance-2.png").exists()
@@ -290,7 +307,10 @@ def test_command(
     file, out = str(tmp_path / "small.yaml"), str(tmp_path / "out")
     assert main([file, "--outputs", out]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == ("FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RPE-2D ×2 (RoPE) 20.9")
+    assert said[0] == (
+        "FID (fashion-cnn) at 24×24 (2×), 1 seed: best is RPE-2D ×2 (RoPE) 20.9 [19.9, 22.0]"
+    )
+    assert said[3].startswith("patch FID (fashion-cnn) at 24×24 (2×): lowest is RPE-2D ×2 (RoPE) ")
     assert said[-1] == str(tmp_path / "out" / "reports" / "small" / "report.md")
     assert main([file, "train.images=80000", "--outputs", out]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no evaluation is finished yet"
@@ -355,3 +375,41 @@ def test_a_picture_of_samples_that_is_not_there_is_an_empty_frame(
     write_samples(run.samples_file(cell["measurements"][1]["eval_id"]), (18, 18))
     text = build(record, tmp_path).read_text()
     assert re.findall(r"\(samples-.*\)", text) == ["(samples-18x18.png)"]
+
+
+def test_marks_are_told_and_the_text_follows_them(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    reason = "20 samples for 64 dimensions: the covariance needs at least 65"
+    for cell, value in zip(record["cells"], (40.0, 30.0, 21.5, 123.4, 20.94), strict=True):
+        few = {"marks": {"patch-fid": reason} | ({"fid": reason} if value < 21 else {})}
+        write_result(tmp_path, cell, cell["runs"][0], cell["measurements"][2], value, **few)
+    text = build(record, tmp_path).read_text()
+    assert "At 24×24 (2×) RoPE, generated at 12 then bicubic has the lowest FID, 21.5" in text
+    assert "at 24×24 (2×) every patch FID is marked ‡, so none is called the lowest." in text
+    assert f"‡ FID and patch FID: {reason}." in text
+    assert "A figure with ‡ is never called the best; why is below its table." in text
+
+
+def test_a_report_of_several_extractors_says_whose_fid_it_speaks_of(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    for file in tmp_path.glob("runs/*/eval/*.json"):
+        result = json.loads(file.read_text())
+        more = {"fid": 7.0, "patch-fid": 8.0, "fid.dinov2": 70.0, "patch-fid.dinov2": 80.0}
+        result["metrics"] |= more
+        result["marks"] = dict.fromkeys(("fid", "patch-fid"), "500 samples for 2048 dimensions")
+        file.write_text(json.dumps(result))
+    report = build(record, tmp_path)
+    text = report.read_text()
+    titles = re.findall("^### (FID.*|FD.*|patch.*) ↓", text, re.MULTILINE)
+    assert titles == [
+        "FID and patch FID", "FD-DINOv2 and patch FD-DINOv2", "FID and patch FID (fashion-cnn)"
+    ]  # fmt: skip
+    assert "have the lowest FD-DINOv2, 70.0" in text
+    assert "FD-DINOv2 and patch FD-DINOv2: no Inception FID" in text
+    assert {"fid.png", "fid-dinov2.png", "fid-fashion-cnn.png"} <= {
+        file.name for file in report.parent.iterdir()
+    }

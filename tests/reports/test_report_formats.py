@@ -6,7 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.formats import duration, figure, flop, in_order, listed, signed, significant, title
+from reports.formats import (
+    arrow,
+    duration,
+    extractor,
+    figure,
+    flop,
+    in_order,
+    listed,
+    noun,
+    side_by_side,
+    signed,
+    significant,
+    title,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,17 +44,50 @@ def test_each_metric_has_its_decimals() -> None:
     assert figure("fid", 0.4321, like=20.9) == "0.4"
     assert signed("fid", -8.94) == "−8.94"
     assert signed("fid", 0.01, like=20.9) == "0.0"
+    assert signed("fid", 1.25) == "+1.25"
+    assert figure("density.dinov2", 1.23456) == "1.235"
+    assert figure("kid", 0.0123456) == "12.3"
+    assert figure("kid", -0.0002) == "−0.200"
+    assert figure("fid-infinity", -0.001, like=5.0) == "0.00"
 
 
-def test_titles_keep_the_extractor() -> None:
-    assert title("fid.fashion-cnn") == "FID (fashion-cnn)"
-    assert title("fid") == "FID"
-    assert in_order(["recall.x", "is.x", "kid.x", "fid.x"]) == [
-        "fid.x",
-        "is.x",
-        "recall.x",
-        "kid.x",
-    ]
+@pytest.mark.parametrize(
+    ("metrics", "text"),
+    [(["fid"], "FID"), (["fid.fashion-cnn"], "FID (fashion-cnn)"), (["patch-fid"], "patch FID"),
+     (["fid", "patch-fid"], "FID and patch FID"), (["sfid"], "sFID"), (["is"], "IS"),
+     (["fid.fashion-cnn", "patch-fid.fashion-cnn"], "FID and patch FID (fashion-cnn)"),
+     (["precision.x"], "Precision (x)"), (["kid.x"], "KID ×10³ (x)"), (["density"], "Density"),
+     (["coverage"], "Coverage"), (["recall"], "Recall"), (["fid-infinity"], "FID∞"),
+     (["patch-fid-infinity.x"], "patch FID∞ (x)"), (["fid.dinov2"], "FD-DINOv2"),
+     (["fid.dinov2", "patch-fid.dinov2"], "FD-DINOv2 and patch FD-DINOv2"),
+     (["fid-infinity.dinov2"], "FD∞-DINOv2"), (["precision.dinov2"], "Precision (dinov2)")],
+)  # fmt: skip
+def test_titles_keep_the_extractor(metrics: list[str], text: str) -> None:
+    assert title(*metrics) == text
+
+
+def test_what_a_metric_is_and_which_way_is_better() -> None:
+    assert [noun("fid.x"), noun("patch-fid.dinov2"), noun("new.x")] == [
+        "FID", "patch FD-DINOv2", "new"
+    ]  # fmt: skip
+    assert [extractor("fid"), extractor("fid.x")] == ["inception-v3-compat", "x"]
+    lower = ("fid", "patch-fid", "sfid", "kid", "fid-infinity", "patch-fid-infinity")
+    higher = ("is", "precision", "recall", "density", "coverage")
+    assert {arrow(f"{kind}.x") for kind in lower} == {"↓"}
+    assert {arrow(kind) for kind in higher} == {"↑"}
+
+
+def test_fid_and_patch_fid_of_an_extractor_share_a_table() -> None:
+    known = ["recall.x", "patch-fid-infinity.x", "patch-fid", "sfid.x", "new.x", "is.x", "fid.x",
+             "fid-infinity.x", "patch-fid.x"]  # fmt: skip
+    assert in_order(known) == [
+        "fid.x", "patch-fid", "patch-fid.x", "sfid.x", "is.x", "recall.x", "fid-infinity.x",
+        "patch-fid-infinity.x", "new.x",
+    ]  # fmt: skip
+    assert side_by_side(known) == [
+        ("fid.x", "patch-fid.x"), ("patch-fid",), ("sfid.x",), ("is.x",), ("recall.x",),
+        ("fid-infinity.x", "patch-fid-infinity.x"), ("new.x",),
+    ]  # fmt: skip
 
 
 def test_units() -> None:

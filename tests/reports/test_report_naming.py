@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from models import names as choices
 from reports.naming import method_name, method_names, training_names
-from reports.settings import account
+from reports.settings import account, settings_of
 
 CONFIG: dict[str, Any] = {
     "data": {"name": "fashion_mnist", "resolution": [12, 12]},
@@ -72,6 +72,32 @@ def test_what_no_name_speaks_of_is_added_where_a_row_differs_from_most() -> None
         cell(2, {}, {"law": "ntk"}),
         cell(3, {"model": {"encoding": "sincos"}}, {}, samples=5000),
     ) == ["RoPE", "RoPE, PI, guidance=2.5", "RoPE, NTK", "sin-cos, samples=5000"]
+
+
+def test_labels_guided_channels_and_crops_are_said_where_they_differ() -> None:
+    guided = {"guidance": 4.0, "guidance_channels": "all"}
+    assert names_of(
+        cell(0, {}, guided, labels="balanced", patch_size=None),
+        cell(1, {}, guided | {"law": "pi"}, labels="random", patch_size=None),
+        cell(2, {}, guided | {"law": "ntk"}, labels="balanced", patch_size=6),
+        cell(
+            3, {}, guided | {"guidance_channels": "first_three"}, labels="balanced", patch_size=None
+        ),
+    ) == [
+        "RoPE", "RoPE, PI, labels=random", "RoPE, NTK, patch_size=6",
+        "RoPE, guidance_channels=first_three",
+    ]  # fmt: skip
+
+
+def test_without_guidance_no_name_says_which_channels_are_guided() -> None:
+    three = {"guidance": 4.0, "guidance_channels": "first_three"}
+    none = {"guidance": 1.0, "guidance_channels": "all"}
+    cells = [cell(0, {}, none), cell(1, {}, three), cell(2, {}, three | {"law": "pi"})]
+    assert names_of(*cells) == ["RoPE, guidance=1", "RoPE", "RoPE, PI"]
+    settings = {one["cell_id"]: settings_of(one) for one in cells}
+    assert account(settings, ("inference.guidance_channels",), "rows") == (
+        "of all rows: guidance_channels=first_three (guidance=4)"
+    )
 
 
 def test_without_a_most_common_value_every_row_says_its_own() -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from reports.load import Row, Sweep, read
 from reports.plots import fid_figure, fid_plot, loss_plot
+from tests.reports.small_sweep import ABLATION
 
-METRIC = "fid.fashion-cnn"
+METRIC, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
 Grid = Callable[..., dict[str, Any]]
 Fill = Callable[..., None]
 
@@ -29,7 +30,10 @@ def many(sweep: Sweep, count: int, letters: int) -> Sweep:
     for index, name in enumerate(names):
         for row in own:
             value = row.metrics[METRIC] * (1 + math.sin(index) / 3)
-            changed = {"cell_id": f"{index}", "method": name, "metrics": {METRIC: value}}
+            metrics = {METRIC: value, PATCH: 2 * value}
+            ends = {metric: (0.9 * one, 1.1 * one) for metric, one in metrics.items()}
+            changed = {"cell_id": f"{index}", "method": name, "metrics": metrics}
+            changed |= {"intervals": ends}
             rows.append(dataclasses.replace(row, **changed))
     runs = [
         dataclasses.replace(sweep.runs[0], group_id=f"{index}", name=name)
@@ -48,27 +52,72 @@ def test_names_of_any_length_leave_the_axes_half_of_the_picture(
     sweep = many(read(record, tmp_path), count, letters)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        canvas = fid_figure(sweep, METRIC)
+        canvas = fid_figure(sweep, [METRIC, PATCH])
         assert isinstance(canvas, Figure)
         canvas.draw_without_rendering()
-        picture = fid_plot(sweep, METRIC)
+        picture = fid_plot(sweep, [METRIC, PATCH])
         losses, left_out = loss_plot(sweep)
     assert picture is not None
     assert losses is not None
     assert left_out == []
-    (axes,) = canvas.axes
-    assert axes.get_position().width >= 0.5
+    axes, other = canvas.axes
+    assert axes.get_position().width + other.get_position().width >= 0.5
     assert axes.get_position().height >= 0.5
+    assert [one.get_ylabel() for one in canvas.axes] == [
+        "FID (fashion-cnn), lower is better", "patch FID (fashion-cnn), lower is better"
+    ]  # fmt: skip
     renderer = canvas.canvas.get_renderer()  # type: ignore[attr-defined]
     width, height = canvas.bbox.width, canvas.bbox.height
     (legend,) = canvas.legends
-    inside = [axes.xaxis.label, axes.yaxis.label, legend]
+    inside = [axes.xaxis.label, axes.yaxis.label, other.yaxis.label, legend]
     for box in (one.get_window_extent(renderer) for one in inside):
         assert box.x0 >= 0
         assert box.y0 >= 0
         assert box.x1 <= width
         assert box.y1 <= height
     assert axes.xaxis.label.get_window_extent(renderer).y0 >= legend.get_window_extent(renderer).y1
-    assert Image.open(BytesIO(picture)).width < 1400
+    assert Image.open(BytesIO(picture)).width < 1700
     (tmp_path / "fid.png").write_bytes(picture)
     (tmp_path / "loss.png").write_bytes(losses)
+
+
+def bars(canvas: Figure | None, place: int) -> set[tuple[float, ...]]:
+    """The ends of the error bars of a panel, of all lines."""
+    assert canvas is not None
+    found = set()
+    for lines in canvas.axes[place].collections:
+        for segment in lines.get_segments():  # type: ignore[attr-defined]
+            found.add(tuple(round(float(y), 3) for y in segment[:, 1]))
+    return found
+
+
+def test_bars_are_over_seeds_or_with_one_seed_over_samples(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path / "one")
+    one = fid_figure(read(record, tmp_path / "one"), [METRIC, PATCH])
+    assert {(19.0, 21.0), (38.0, 42.0), (117.23, 129.57)} <= bars(one, 0)  # 5 % of the figures
+    assert {(38.0, 42.0), (76.0, 84.0)} <= bars(one, 1)
+    record = grid((0, 1, 2))
+    fill(record, tmp_path / "three")
+    three = fid_figure(read(record, tmp_path / "three"), [METRIC, PATCH])
+    assert {(20.0, 21.0), (40.0, 41.0)} <= bars(three, 0)  # 20.5 ± 0.5, 40.5 ± 0.5
+    assert {(80.0, 82.0)} <= bars(three, 1)
+
+
+def test_a_metric_alone_and_settings_beside_the_resolution(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    text = ABLATION.replace("[12, 18, 24]", "[12, 24], inference.guidance: [1, 2]")
+    record = grid(text=text)
+    fill(record, tmp_path)
+    sweep = read(record, tmp_path)
+    canvas = fid_figure(sweep, [METRIC, PATCH])
+    assert canvas is not None
+    titles = [axes.get_title() for axes in canvas.axes]
+    assert titles == ["guidance=1", "guidance=1", "guidance=2", "guidance=2"]
+    alone = fid_figure(sweep, [METRIC])
+    assert alone is not None
+    assert len(alone.axes) == 2
+    assert fid_figure(sweep, ["fid"]) is None

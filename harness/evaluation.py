@@ -1,0 +1,259 @@
+"""One evaluation of a trained run: sample in shards, see, measure, and the floor of real images."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.numpy import save
+from safetensors.torch import load_file as load_weights
+from torch import nn
+
+from harness import features
+from harness.config import Evaluation, Training
+from harness.data import unseen_images
+from harness.dataset import FACTS
+from harness.engine import World
+from harness.errors import UserError
+from harness.identity import FORMAT, digest, protocol_of
+from harness.measure import Measured, measure, seen_by
+from harness.metrics import splits_of
+from harness.neighbours import NEIGHBOURS
+from harness.pictures import from_dataset
+from harness.provenance import measuring_id, seeing_id
+from harness.record import Json, RunFolder, read_json, write_atomic, write_json
+from harness.reference import Reference, build, cached
+from harness.sample import batch_that_fits, generate
+from harness.shards import Shards, pixels_sha256, samples_sha256
+from harness.train import Interrupted, make_model
+from models.dit import DiT
+
+GRID_ROWS = 4  # of the sample grid; a column a class
+
+Models = Mapping[str, nn.Module]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation of one finished training."""
+
+    run: RunFolder
+    training: Training
+    seed: int
+    eval_id: str
+    evaluation: Evaluation
+
+    @property
+    def protocol(self) -> Json:
+        """For each extractor its weights, reference and crops."""
+        found: Json = protocol_of(self.training.data, self.evaluation)["extractors"]
+        return found
+
+
+def load_model(run: RunFolder, training: Training, device: torch.device) -> DiT:
+    """The trained network with its averaged weights, on `device`.
+
+    Raises:
+        UserError: the weights are damaged.
+    """
+    model = make_model(training)
+    try:
+        model.load_state_dict(load_weights(run.weights_file))
+    except SafetensorError as error:
+        raise UserError(
+            f"{run.weights_file}: is damaged ({error}); delete it and give the same command with "
+            "--retry-failed: the last checkpoint has the same weights"
+        ) from None
+    return model.to(device).eval()
+
+
+def evaluate(
+    task: Task,
+    batch: int | None,
+    keep: str,
+    world: World,
+    code: str,
+    progress: Json,
+    stop_asked: Callable[[], bool],
+) -> None:
+    """Measure a finished training one way; write samples and, last, `eval/<eval_id>.json`.
+
+    Args:
+        batch: images generated at once; None: as many as fit.
+        keep: "nothing", "features" or "images": what stays in `features/<eval_id>/`.
+
+    Raises:
+        Interrupted: it was asked to stop; the shards that are finished stay.
+        ValueError: the samples cannot be measured (not finite, too few).
+    """
+    started = time.monotonic()
+    run, asked = task.run, task.evaluation.evaluate
+    models = {name: features.load(name, world.device) for name in asked.extractors}
+    key = f"{task.eval_id} of seed {task.seed} by code {code}"
+    shards = Shards(run.shards_folder(task.eval_id), key)
+    sample(task, shards, models, batch, keep, world, progress, stop_asked)
+    if world.rank != 0:
+        return
+    sampled = time.monotonic() - started
+
+    progress |= {"stage": "measure", "resolution": list(asked.resolution)}
+    cache = run.path.parent.parent / "cache"
+    measured, floor = Measured(), Measured()
+    for name, model in models.items():
+        real = reference(cache, task, name, model)
+        floor |= floor_of(cache, task, real, model)
+        measured |= measure(partial(_view, shards, name), real, asked.fid_infinity, world.device)
+    columns = FACTS[task.training.data.name].classes
+    shown = torch.cat(list(shards.read("images")))[: columns * GRID_ROWS]
+    write_atomic(run.samples_file(task.eval_id), image_grid(shown, columns))
+    influence = {name: u.astype(np.float32) for name, u in measured.influence.items()}
+    write_atomic(run.influence_file(task.eval_id), save(influence))
+    write_json(
+        run.result_file(task.eval_id),
+        {
+            "format": FORMAT,
+            "eval_id": task.eval_id,
+            "run_id": run.run_id,
+            "seed": task.seed,
+            "code_id": code,
+            "config": task.evaluation.model_dump(mode="json"),
+            "protocol": {
+                "extractors": task.protocol,
+                "samples": asked.samples,
+                "reference_images": asked.reference_images,
+                "manifold_images": asked.manifold_images,
+                "labels": asked.labels,
+                "floor": "real images that are in no reference, as many as samples",
+                "neighbours": NEIGHBOURS,
+                "splits": splits_of(asked.samples),
+                "interval": "95 %, infinitesimal jackknife over the samples, reference held fixed",
+            },
+            "metrics": measured.metrics,
+            "intervals": measured.intervals,
+            "marks": measured.marks,
+            "floor": floor.metrics,
+            "floor_intervals": floor.intervals,
+            "samples_sha256": samples_sha256(shards),
+            "seconds": {"sample": sampled, "measure": time.monotonic() - started - sampled},
+            "time": time.time(),
+        },
+    )
+    if keep == "nothing":
+        shards.remove()
+
+
+def _view(shards: Shards, extractor: str, view: str) -> Iterator[torch.Tensor]:
+    return shards.read(f"{extractor}/{view}")
+
+
+def sample(
+    task: Task,
+    shards: Shards,
+    models: Models,
+    batch: int | None,
+    keep: str,
+    world: World,
+    progress: Json,
+    stop_asked: Callable[[], bool],
+) -> None:
+    """Generate and see what is missing of the samples, every rank its share (collective).
+
+    Raises:
+        Interrupted, ValueError: as `evaluate`.
+    """
+    started = time.monotonic()
+    training, asked, inference = task.training, task.evaluation.evaluate, task.evaluation.inference
+    size = asked.resolution
+    model = load_model(task.run, training, world.device)
+    patches = {name: entry["patch"] for name, entry in task.protocol.items()}
+    shown = asked.samples if keep == "images" else FACTS[training.data.name].classes * GRID_ROWS
+    generated = training.data.resolution if inference.resize != "none" else size
+    batch = batch or batch_that_fits(training, generated, world.device)
+    # One rank looks: another might already see what this one writes.
+    todo = world.shared(shards.missing(asked.samples, batch) if world.rank == 0 else None)
+    there = asked.samples - sum(map(len, todo))
+    progress |= {"stage": "evaluate", "eval_id": task.eval_id, "resolution": list(size)}
+    progress |= {"samples": there, "of": asked.samples}
+    trouble: Exception | None = None
+    made = 0
+    for indices in todo[world.rank :: world.size]:
+        if stop_asked():
+            break
+        try:
+            images = generate(
+                model, training, inference, size, asked.labels, task.seed, indices, world.device
+            )
+            arrays = seen_by(models, patches, images, indices.start)
+            arrays["sha256"] = pixels_sha256(images)
+            if indices.start < shown:
+                arrays["images"] = images[: shown - indices.start]
+            shards.write(indices, arrays)
+        except (ValueError, RuntimeError, OSError) as error:
+            trouble = error
+            break
+        made = min(asked.samples - there, made + len(indices) * world.size)
+        seconds = time.monotonic() - started
+        progress |= {
+            "samples": there + made,
+            "images_per_second": made / seconds,
+            "seconds_left": seconds * (asked.samples - there - made) / made,
+        }
+    # No rank may wait for images of another that will not come.
+    if world.any(trouble is not None):
+        raise trouble or ValueError("another rank could not generate its images")
+    if world.any(stop_asked()):
+        raise Interrupted(f"stopped while sampling {size[0]}x{size[1]}")
+
+
+def reference(cache: Path, task: Task, extractor: str, model: nn.Module) -> Reference:
+    """The reference of an evaluation, from `cache` where its content's key is there, else built.
+
+    The key hashes the data, size, counts, crops, the extractor's weights and the code that sees,
+    so a changed data set or extractor never meets an old reference.
+    """
+    data, asked, entry = task.training.data, task.evaluation.evaluate, task.protocol[extractor]
+
+    def make() -> Reference:
+        images = from_dataset(data.name, "train", asked.reference_images, asked.resolution)
+        return build(images, extractor, asked.manifold_images, entry["patch"], model)
+
+    return cached(cache / "reference", digest([extractor, entry, seeing_id()]), extractor, make)
+
+
+def floor_of(cache: Path, task: Task, real: Reference, model: nn.Module) -> Measured:
+    """What real images in the samples' number get against the same reference, computed once."""
+    asked, entry = task.evaluation.evaluate, task.protocol[real.extractor]
+    key = digest([real.extractor, entry, asked.samples, asked.fid_infinity, measuring_id()])
+    file = cache / "floor" / f"{key}.json"
+    if not file.exists():
+        images = unseen_images(asked.samples, asked.reference_images, asked.resolution)
+        with TemporaryDirectory() as folder:
+            shards = Shards(Path(folder), key)
+            for start in range(0, len(images), 500):
+                part = images[start : start + 500]
+                seen = features.see(model, part, entry["patch"], start)
+                shards.write(range(start, start + len(part)), seen)
+            found = measure(shards.read, real, asked.fid_infinity)
+        write_json(file, {"metrics": found.metrics, "intervals": found.intervals})
+    kept = read_json(file, needs=("metrics", "intervals"))
+    return Measured(kept["metrics"], kept["intervals"])
+
+
+def image_grid(images: torch.Tensor, columns: int) -> bytes:
+    """A PNG of uint8 images [N, 1 or 3, h, w] side by side, one pixel apart, row by row."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 255, np.uint8)
+    for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    buffer = BytesIO()
+    Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(buffer, "PNG")
+    return buffer.getvalue()

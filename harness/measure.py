@@ -1,0 +1,129 @@
+"""The figures of one set of samples by one extractor, each with its interval over the samples."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from harness.extractors import metric_name
+from harness.features import see
+from harness.metrics import frechet_distance, inception_score, kid, merged, moments, splits_of
+from harness.neighbours import prdc
+from harness.reference import Reference
+from harness.uncertainty import (
+    extrapolated,
+    frechet_gradient,
+    frechet_influence,
+    interval,
+    kid_influence,
+    score_influence,
+    shortfall,
+    standard_error,
+)
+
+T = TypeVar("T")
+Array = NDArray[np.float64]
+Read = Callable[[str], Iterator[Tensor]]  # a view -> its arrays [n, width], block by block
+
+DISTANCES = {"features": "fid", "patch": "patch-fid", "spatial": "sfid"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures by name, and what is to be known of each."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, over samples
+    marks: dict[str, str] = field(default_factory=dict)  # why a figure is not to be trusted
+    influence: dict[str, Array] = field(default_factory=dict)  # [N], of each sample on the figure
+
+    def __or__(self, other: "Measured") -> "Measured":
+        return Measured(
+            self.metrics | other.metrics,
+            self.intervals | other.intervals,
+            self.marks | other.marks,
+            self.influence | other.influence,
+        )
+
+
+def seen_by(
+    models: Mapping[str, nn.Module], patches: Mapping[str, int | None], images: Tensor, first: int
+) -> dict[str, Tensor]:
+    """What each extractor sees in images number `first` and on: `<extractor>/<view>` -> [n, width].
+
+    Args:
+        patches: extractor -> side of its random crops, None for no crops.
+    """
+    return {
+        f"{name}/{view}": array
+        for name, model in models.items()
+        for view, array in see(model, images, patches[name], first).items()
+    }
+
+
+def measure(
+    read: Read, real: Reference, infinity: bool = False, device: torch.device | None = None
+) -> Measured:
+    """All figures that the reference allows for.
+
+    The Fréchet distances pass twice over the samples, block by block, so their memory does not
+    grow with the count N; the inception score holds the logits of all samples, precision, recall,
+    density, coverage and KID the features of all samples and of the reference's M: (N + M) x width
+    float64 numbers, and blocks of the matrix of distances.
+
+    Args:
+        infinity: also extrapolate the distances to infinitely many samples.
+        device: where distances between features are computed; None is the CPU.
+
+    Raises:
+        ValueError: too few samples for a metric, or features that are not finite.
+    """
+    found: dict[str, tuple[float, Array]] = {}
+    beyond: dict[str, tuple[float, float]] = {}  # with its standard error
+    marks: dict[str, str] = {}
+    for view, kind in DISTANCES.items():
+        if view not in real.mean:
+            continue
+        mean, covariance = real.mean[view], real.covariance[view]
+        own = reduce(merged, (moments(block) for block in read(view)))
+        gradient = frechet_gradient(own.mean, own.covariance, mean, covariance)
+        influence = np.concatenate([frechet_influence(block, gradient) for block in read(view)])
+        value = frechet_distance(own.mean, own.covariance, mean, covariance)
+        found[kind] = value, influence
+        if few := shortfall(kind, own.count, len(mean)):
+            marks[kind] = few
+        elif (count := real.counts[view]) and (few := shortfall(kind, count, len(mean))):
+            marks[kind] = f"the reference has {few}"
+        if infinity and kind != "sfid":
+            every = torch.cat(list(read(view)))
+            try:
+                beyond[f"{kind}-infinity"] = extrapolated(every, mean, covariance)
+            except ValueError as error:
+                marks[f"{kind}-infinity"] = str(error)
+    if logits := list(read("logits")):
+        every = torch.cat(logits)
+        splits = splits_of(len(every))
+        found["is"] = inception_score(every, splits), score_influence(every, splits)
+    if real.manifold is not None:
+        features = torch.cat(list(read("features")))
+        found |= prdc(features, real.manifold, real_radii=real.radii, device=device)
+        influence = kid_influence(features, real.manifold, device=device)
+        found["kid"] = kid(features, real.manifold), influence
+
+    def named(values: Mapping[str, T]) -> dict[str, T]:
+        return {metric_name(kind, real.extractor): value for kind, value in values.items()}
+
+    return Measured(
+        named({kind: value for kind, (value, _) in (found | beyond).items()}),
+        named(
+            {kind: interval(kind, value, standard_error(u)) for kind, (value, u) in found.items()}
+            | {kind: interval(kind, value, error) for kind, (value, error) in beyond.items()}
+        ),
+        named(marks),
+        named({kind: influence for kind, (_, influence) in found.items()}),
+    )

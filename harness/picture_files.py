@@ -1,0 +1,174 @@
+"""Picture files: those in a folder, what each of them is, its pixels at a size by ADM's rule."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from harness.errors import UserError
+
+Size = tuple[int, int]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the file is called
+LOSSY = ("JPEG", "MPO", "WEBP")  # MPO: a JPEG with further pictures behind it, as cameras write
+
+
+class PictureError(UserError):
+    """A set of images cannot be used; the message names the file and says what to do."""
+
+
+def center_crop(picture: Image.Image, size: Size) -> Image.Image:
+    """The middle of a picture at `size` (h, w), by the rule of ADM's reference batches.
+
+    Halved with a box filter while both sides are at least twice the target's, then resized with
+    bicubic weights so that it just covers the target, then the middle is cut out. For squares this
+    is `center_crop_arr` of openai/guided-diffusion (`image_datasets.py`), pixel by pixel; for
+    other shapes, which ADM does not have, the nearest thing to it. A picture smaller than the
+    target is enlarged by the same rule.
+    """
+    height, width = size
+    while picture.width >= 2 * width and picture.height >= 2 * height:
+        half = (picture.width // 2, picture.height // 2)
+        picture = picture.resize(half, Image.Resampling.BOX)
+    scale = max(width / picture.width, height / picture.height)
+    cover = (round(picture.width * scale), round(picture.height * scale))
+    picture = picture.resize(cover, Image.Resampling.BICUBIC)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is to be known of a picture file before it is used."""
+
+    sha256: str  # of the file
+    size: Size  # (h, w)
+    grey: bool
+    lossy: bool
+
+
+def look(path: Path) -> Look:
+    """Read a picture's file and header; its pixels are decoded only where it could be transparent.
+
+    Raises:
+        PictureError: it cannot be read, is no picture, has 16 bits or is transparent.
+    """
+    data = _read(path)
+    with _open(path, data) as picture:
+        depth_16 = picture.format == "PNG" and data[24] == 16  # IHDR; Pillow would drop 8 bits
+        if depth_16 or picture.mode.startswith(("I", "F")):
+            raise PictureError(
+                f"{path}: has more than 8 bits a channel; convert it to 8 bits, the same way for "
+                "all pictures"
+            )
+        if "transparency" in picture.info or picture.mode.upper() in ("LA", "PA", "RGBA"):
+            try:
+                opaque = picture.convert("RGBA").getchannel("A").getextrema()[0] == 255
+            except Exception as error:
+                raise _broken(path, error) from None
+            if not opaque:
+                raise PictureError(
+                    f"{path}: is transparent in places; lay it over a colour of your choice first"
+                )
+        size = (picture.height, picture.width)
+        grey = picture.mode.upper() in ("1", "L", "LA")
+        return Look(hashlib.sha256(data).hexdigest(), size, grey, picture.format in LOSSY)
+
+
+def pixels(path: Path, mode: str, size: Size, crop: bool) -> NDArray[np.uint8]:
+    """A picture as uint8 [h, w] (mode "L") or [h, w, 3] ("RGB"), by `center_crop` or as it is.
+
+    Raises:
+        PictureError: it cannot be read or is broken, or is not of `size` where nothing is cropped.
+    """
+    with _open(path, _read(path)) as picture:
+        try:
+            whole = picture.convert(mode)
+        except Exception as error:  # Pillow raises what it comes upon: OSError, SyntaxError, ...
+            raise _broken(path, error) from None
+    cut = center_crop(whole, size) if crop else whole
+    if (cut.height, cut.width) != size:
+        raise PictureError(f"{path}: was changed while it was in use; start again")
+    return np.asarray(cut)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _open(path: Path, data: bytes) -> Image.Image:
+    try:
+        return Image.open(BytesIO(data), formats=FORMATS)
+    except Exception as error:
+        raise _broken(path, error) from None
+
+
+def _broken(path: Path, error: Exception) -> PictureError:
+    reason = "no picture" if isinstance(error, UnidentifiedImageError) else error
+    return PictureError(f"{path}: is broken ({reason}); copy it again, or take it out")
+
+
+def files(folder: Path) -> list[str]:
+    """Relative paths of the pictures, sorted as text with '/' between folders; links are followed.
+
+    Raises:
+        PictureError: no such folder, no pictures, or other files among them.
+    """
+    if not folder.is_dir():
+        raise PictureError(f"{folder}: there is no such folder")
+    found: list[str] = []
+    others: list[str] = []
+    visited: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in visited else [n for n in folders if not n.startswith(".")]
+        if real in visited:  # a link back to where it came from
+            continue
+        visited.add(real)
+        for name in names:
+            if not name.startswith("."):
+                relative = (Path(place) / name).relative_to(folder).as_posix()
+                (found if name.lower().endswith(SUFFIXES) else others).append(relative)
+    if others:
+        raise PictureError(
+            f"{folder}: has {len(others)} files that are not PNG, JPEG, WEBP or BMP, such as "
+            f"{min(others)}; move them away"
+        )
+    if not found:
+        raise PictureError(f"{folder}: has no pictures (PNG, JPEG, WEBP or BMP)")
+    return sorted(found)
+
+
+def ahead(
+    names: list[str], read: Callable[[str], NDArray[np.uint8]], block: int
+) -> Iterator[list[NDArray[np.uint8]]]:
+    """Blocks of pictures, the next one read by threads while the caller works on one."""
+    pool = ThreadPoolExecutor(threads())
+    waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+    try:
+        for start in range(0, len(names), block):
+            part = names[start : start + block]
+            waiting.append([pool.submit(read, name) for name in part])
+            if len(waiting) == 2:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def threads() -> int:
+    """As many as there are cores for this process: Pillow leaves Python's lock while it works."""
+    return len(os.sched_getaffinity(0))

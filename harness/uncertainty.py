@@ -1,0 +1,217 @@
+"""How far a figure would move with another sample of the same size: standard errors, intervals.
+
+Each generated sample has an influence value u_i on a figure: the derivative of the figure by the
+sample's weight, times N, with mean 0. The standard error is then sqrt(sum u_i^2) / N, the
+infinitesimal jackknife (Jaeckel 1972; Efron 1982, chapter 6): what the bootstrap over samples
+estimates, at the cost of one more pass. The reference is held fixed, and spread over training seeds
+is another thing. Two figures of samples from the same noise are compared by u_i - v_i.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.metrics import (
+    Array,
+    check_gaussians,
+    checked,
+    checked_pair,
+    factor,
+    frechet_distance,
+    kernel_scaled,
+    kernel_sums,
+    moments,
+)
+
+# Values that a kind of metric can take; other kinds can take any.
+RANGES = {
+    "fid": (0.0, np.inf),
+    "patch-fid": (0.0, np.inf),
+    "sfid": (0.0, np.inf),
+    "is": (1.0, np.inf),
+    "precision": (0.0, 1.0),
+    "recall": (0.0, 1.0),
+    "density": (0.0, np.inf),
+    "coverage": (0.0, 1.0),
+}
+DISTANCES = ("fid", "patch-fid", "sfid", "fid-infinity", "patch-fid-infinity")
+
+
+def standard_error(u: Array) -> float:
+    """Of the figure whose influence values are `u [N]`."""
+    return float(np.sqrt((u**2).sum())) / len(u)
+
+
+def interval(kind: str, value: float, error: float, level: float = 0.95) -> tuple[float, float]:
+    """The normal interval around a figure of metric `kind`, cut to what the metric can be.
+
+    `error` is the figure's standard error.
+
+    It is about the figure's expectation at this count of samples, whose bias it does not show.
+    """
+    reach = NormalDist().inv_cdf((1 + level) / 2) * error
+    low, high = RANGES.get(kind, (-np.inf, np.inf))
+    return max(low, value - reach), min(high, value + reach)
+
+
+def difference_interval(
+    value_a: float, u_a: Array, value_b: float, u_b: Array, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of a - b, where sample i of both was drawn from the same noise and label.
+
+    Raises:
+        ValueError: unequal counts, which cannot be paired.
+    """
+    if u_a.shape != u_b.shape:
+        raise ValueError(f"{len(u_a)} and {len(u_b)} samples cannot be paired")
+    reach = NormalDist().inv_cdf((1 + level) / 2) * standard_error(u_a - u_b)
+    return value_a - value_b - reach, value_a - value_b + reach
+
+
+def shortfall(kind: str, count: int, width: int) -> str | None:
+    """Why `count` samples are too few for metric `kind` on `width` dimensions, or None.
+
+    With no more samples than dimensions a covariance is singular. The distance is still defined,
+    but most of it is that shortage, so such a figure is to be marked.
+    """
+    if kind not in DISTANCES or count > width:
+        return None
+    return (
+        f"{count:,} samples for {width:,} dimensions: the covariance needs at least {width + 1:,}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FrechetGradient:
+    """The derivative of a Fréchet distance by the mean and covariance of the samples."""
+
+    mean: Array  # [D], of the samples
+    linear: Array  # [D], by the mean
+    quadratic: Array  # [D, D], by the covariance
+    offset: float  # tr(quadratic covariance): the quadratic term's mean over the samples
+
+
+def frechet_gradient(mu: Array, cov: Array, mu_ref: Array, cov_ref: Array) -> FrechetGradient:
+    """The derivative of `frechet_distance(mu, cov, mu_ref, cov_ref)` by `mu [D]` and `cov [D, D]`.
+
+    With cov_ref = L L^T: 2 (mu - mu_ref), and I - L (L^T cov L)^(-1/2) L^T. The inverse is the
+    pseudo-inverse: other weights of the same samples stay within their span.
+
+    Raises:
+        ValueError: as `frechet_distance`.
+    """
+    check_gaussians(mu, cov, mu_ref, cov_ref)
+    lower = factor(cov_ref)
+    values, vectors = np.linalg.eigh(lower.T @ cov @ lower)
+    kept = values > len(mu) * np.finfo(float).eps * values.max(initial=0)
+    whitened = lower @ (vectors[:, kept] * values[kept] ** -0.25)  # [D, rank]
+    quadratic = np.eye(len(mu)) - whitened @ whitened.T
+    return FrechetGradient(mu, 2 * (mu - mu_ref), quadratic, float((quadratic * cov).sum()))
+
+
+def frechet_influence(features: Tensor | Array, gradient: FrechetGradient) -> Array:
+    """Influence values `[n]` of the samples `[n, D]`, any block of those behind the gradient.
+
+    g.(x - mu) + (x - mu)^T Q (x - mu) - tr(Q cov).
+
+    Raises:
+        ValueError: another width, or values that are not finite.
+    """
+    values = checked(features, "features", 1).cpu().double().numpy()
+    if values.shape[1] != len(gradient.mean):
+        raise ValueError(f"features of width {values.shape[1]}, not {len(gradient.mean)}")
+    centred = values - gradient.mean
+    along = centred @ gradient.quadratic
+    along += gradient.linear
+    along *= centred
+    influence: Array = along.sum(1) - gradient.offset
+    return influence
+
+
+def score_influence(
+    logits: Tensor | Array, splits: int = 10, shuffle: bool = True, seed: int = 2020
+) -> Array:
+    """Influence values `[N]` on `inception_score` of the same arguments.
+
+    IS_s (KL(p_i || q_s) - mean of it) in the part s that sample i falls into, q_s being the part's
+    mean distribution, times the part's share of the score: N / (splits x its samples).
+
+    Raises:
+        ValueError: as `inception_score`.
+    """
+    values = checked(logits, "logits", max(2, splits)).cpu().double()
+    count = len(values)
+    order = np.random.RandomState(seed).permutation(count) if shuffle else np.arange(count)
+    influence = np.empty(count)
+    for part in range(splits):
+        chosen = order[part * count // splits : (part + 1) * count // splits]
+        log_p = values[chosen].log_softmax(1)
+        p = log_p.exp()
+        divergence = (p * (log_p - p.mean(0).log())).sum(1)
+        score = divergence.mean().exp()
+        each = score * (divergence - divergence.mean()) * count / (splits * len(chosen))
+        influence[chosen] = each.numpy()
+    return influence
+
+
+def kid_influence(
+    generated: Tensor | Array,
+    real: Tensor | Array,
+    partners: int = 10_000,
+    seed: int = 2020,
+    device: torch.device | str | None = None,
+) -> Array:
+    """Influence values `[N]` on the kernel inception distance of all samples `[N, D]`, `[M, D]`.
+
+    2 (mean over generated j of k(x_i, x_j) - mean over real j of k(x_i, y_j)), less its mean: the
+    first-order part of the U-statistic that the random subsets of `metrics.kid` estimate. The means
+    are over at most `partners` samples of each set, drawn at random, so that time grows as N.
+
+    Raises:
+        ValueError: as `metrics.kid`.
+    """
+    x, y = checked_pair(generated, real)
+    x, y = (kernel_scaled(values).to(device or "cpu") for values in (x, y))
+    draws = np.random.RandomState(seed)
+    some = [np.sort(draws.permutation(len(values))[:partners]) for values in (x, y)]
+    within = kernel_sums(x, x[some[0]])
+    own = np.zeros(len(x), dtype=bool)
+    own[some[0]] = True
+    itself = torch.from_numpy(own).to(x.device)
+    within -= itself * (x.double().square().sum(1) + 1).pow(3)
+    others = len(some[0]) - itself.double()
+    each = 2 * (within / others - kernel_sums(x, y[some[1]]) / len(some[1]))
+    influence: Array = (each - each.mean()).cpu().numpy()
+    return influence
+
+
+def extrapolated(
+    features: Tensor | Array, mean: Array, covariance: Array, seed: int = 0, points: int = 15
+) -> tuple[float, float]:
+    """The Fréchet distance at infinitely many samples and its standard error.
+
+    Chong and Forsyth 2020 (arXiv:1911.07023), section 3: the distance of random subsets of `points`
+    regular sizes, from max(2 D, N / 10) to N, on a line in 1 / size, read at 0.
+    """
+    values = checked(features, "features", 2)
+    count, width = values.shape
+    smallest = max(2 * width, count // 10)
+    if points < 2 or count < smallest + points:
+        raise ValueError(
+            f"{count:,} samples of width {width:,} are too few for {points} sizes from "
+            f"{smallest:,} on"
+        )
+    sizes = np.linspace(smallest, count, points).astype(int)
+    at_zero = np.linalg.pinv(np.stack([np.ones(points), 1 / sizes], 1))[0]
+    draws = np.random.default_rng(seed)
+    value, share = 0.0, np.zeros(count)
+    for size, weight in zip(sizes, at_zero, strict=True):
+        chosen = draws.permutation(count)[:size]
+        part = moments(values[chosen])
+        value += weight * frechet_distance(part.mean, part.covariance, mean, covariance)
+        share[chosen] += weight * count / size
+    gradient = frechet_gradient(part.mean, part.covariance, mean, covariance)
+    return value, standard_error(share * frechet_influence(values, gradient))

@@ -1,0 +1,277 @@
+"""The tables of figures: metrics of all methods, and their differences to the baseline."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from reports.compare import difference, interval
+from reports.formats import (
+    NOTHING,
+    arrow,
+    family,
+    listed,
+    noun,
+    scaled,
+    significant,
+    title,
+)
+from reports.load import Column, Row, Sweep
+from reports.stats import (
+    floors,
+    half_widths,
+    marked,
+    measured,
+    protocols,
+    several_seeds,
+    spread,
+    summaries,
+    winners,
+)
+from reports.tables import FLOOR_NAME, MARKED, OTHER_CODE, Cell, Table
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+OF_MANIFOLD = ("precision", "recall", "kid", "density", "coverage")  # against fewer real images
+
+
+def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
+    """Metrics of one extractor: a row per method in the order of the file, a column per resolution.
+
+    The best of a column is bold, except where its figures are of more than one protocol: these
+    carry the protocol's letter instead. A figure that must not be taken like the others carries
+    a sign, and is never the best.
+    """
+    most = max(counts) if (counts := _seed_counts(sweep, metrics)) else 0
+    rows = {cell_id: [Cell(row_name(sweep, cell_id))] for cell_id in sweep.methods}
+    real = [Cell(FLOOR_NAME)]
+    for column in sweep.columns:
+        for metric in metrics:
+            cells = _cells(sweep, column, metric, most)
+            for cell_id, row in rows.items():
+                row.append(cells.get(cell_id, Cell(NOTHING)))
+            real.append(_floor(sweep, column, metric))
+    notes = [_over_seeds(sweep, counts, metrics), *_measured_against(sweep, metrics)]
+    notes += [*_mixed(sweep, metrics), *_reasons(sweep, metrics)]
+    return Table(
+        f"{title(*metrics)} {arrow(metrics[0])}",
+        _header(sweep, metrics),
+        tuple(tuple(row) for row in [*rows.values(), real]),
+        tuple(filter(None, notes)),
+    )
+
+
+def _cells(sweep: Sweep, column: Column, metric: str, most: int) -> dict[str, Cell]:
+    """Cell id -> what a column says of it."""
+    found = summaries(sweep.rows, column, metric)
+    letters = protocol_letters(sweep, column, metric)
+    doubtful = marked(sweep.rows, column, metric)
+    top = [] if letters else winners(sweep.rows, column, metric)
+    if len(top) == len(found) > 1:  # all rows coincide: nothing is best
+        top = []
+    cells = {}
+    for cell_id, one in found.items():
+        text = spread(metric, one) + (f" (n = {one.n})" if one.n < most else "")
+        text += f" {MARKED}" if cell_id in doubtful else ""
+        if letters:
+            own = measured(sweep.rows, column, metric)[cell_id].values()
+            text += _lettered(letters[row.protocol_key(metric)] for row in own)
+        cells[cell_id] = Cell(text, cell_id in top)
+    return cells
+
+
+def _floor(sweep: Sweep, column: Column, metric: str) -> Cell:
+    letters = protocol_letters(sweep, column, metric)
+    doubtful = marked(sweep.rows, column, metric)
+    # As many images, so what is wrong with every row for its count is wrong with these.
+    sign = f" {MARKED}" if doubtful.keys() == measured(sweep.rows, column, metric).keys() else ""
+    told = [
+        spread(metric, one) + sign + (_lettered([letters[key]]) if key in letters else "")
+        for key, one in floors(sweep.rows, column, metric).items()
+    ]
+    return Cell("; ".join(told) or NOTHING)
+
+
+def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
+    """Each row minus the baseline, with the interval of the difference.
+
+    It is the t interval over seeds, or with one seed the interval over the samples.
+    """
+    assert sweep.baseline is not None
+    over_samples = not several_seeds(sweep.rows)
+    rows = {c: [Cell(row_name(sweep, c))] for c in sweep.methods if c != sweep.baseline}
+    seen: set[str] = set()  # what the notes have to explain
+    for column in sweep.columns:
+        for metric in metrics:
+            found = measured(sweep.rows, column, metric)
+            theirs = found.get(sweep.baseline, {})
+            for cell_id, row in rows.items():
+                ours = found.get(cell_id, {})
+                text, kind = _difference(ours, theirs, metric, over_samples, len(sweep.seeds))
+                row.append(Cell(text))
+                seen.add(kind)
+    base = sweep.methods[sweep.baseline]
+    notes = [
+        f"{title(*metrics)} of the row minus that of {base} with the same seed (and so the same "
+        "noise and labels); below 0 is better than it."
+    ]
+    if "seeds" in seen:
+        notes.append(
+            "Mean over seeds [95 % t interval of the mean]; each interval is for its own "
+            "comparison, none is widened for there being many."
+        )
+    if "samples" in seen:
+        notes.append(
+            "One seed: in brackets is the 95 % interval over the samples, sample i of one row "
+            "paired with sample i of the other. How much training seeds differ is not in it."
+        )
+    if "=" in seen:
+        notes.append("= is the baseline's own evaluation: the methods coincide there.")
+    heading = f"{title(*metrics)}: difference to the baseline"
+    notes += _reasons(sweep, metrics)
+    return Table(heading, _header(sweep, metrics), tuple(map(tuple, rows.values())), tuple(notes))
+
+
+def _difference(
+    ours: Mapping[int, Row], theirs: Mapping[int, Row], metric: str, over_samples: bool, seeds: int
+) -> tuple[str, str]:
+    """What a cell says, and what its interval is over (`=`: one and the same evaluation)."""
+    found = difference(ours, theirs, metric, over_samples)
+    if found is None:
+        return NOTHING, ""
+    both = ours.keys() & theirs.keys()
+    if len({one[seed].protocol_key(metric) for one in (ours, theirs) for seed in both}) > 1:
+        return "not compared", ""
+    if all(ours[seed].evaluation == theirs[seed].evaluation for seed in both):
+        return "=", "="
+    values = ([row.metrics[metric] for row in one.values()] for one in (ours, theirs))
+    text = interval(metric, found, min(sum(own) / len(own) for own in values))
+    few = f" (n = {found.n})" if 1 < found.n < seeds else ""
+    sign = any(metric in one[seed].marks for one in (ours, theirs) for seed in both)
+    return text + few + (f" {MARKED}" if sign else ""), found.over if found.low is not None else ""
+
+
+def row_name(sweep: Sweep, cell_id: str) -> str:
+    """`RoPE (baseline) †`: the method, and that other code made its results."""
+    name = sweep.methods[cell_id] + (" (baseline)" if cell_id == sweep.baseline else "")
+    return name + (f" {OTHER_CODE}" if cell_id in other_code_rows(sweep) else "")
+
+
+def other_code_rows(sweep: Sweep) -> list[str]:
+    """Rows to mark where the results are of several code ids: those not made by the leading one.
+
+    The leading one is the code that is here now if it made any result, else the most frequent.
+    """
+    found = [(row.cell_id, row.code_ids) for row in sweep.rows if row.code_ids]
+    every = sorted(code for _, codes in found for code in codes)
+    if len(set(every)) < 2:
+        return []
+    leading = sweep.code_id if sweep.code_id in every else max(every, key=every.count)
+    return list(dict.fromkeys(cell_id for cell_id, codes in found if codes != {leading}))
+
+
+def protocol_letters(sweep: Sweep, column: Column, metric: str) -> dict[str, str]:
+    """Protocol -> its letter, over the whole report; empty where the column has only one."""
+    return all_protocols(sweep) if len(protocols(sweep.rows, column, metric)) > 1 else {}
+
+
+def all_protocols(sweep: Sweep) -> dict[str, str]:
+    """Every protocol that a figure of this report was measured by -> its letter.
+
+    They are in the order of the columns: A to Z, then AA, BB, ...
+    """
+    found = dict.fromkeys(
+        row.protocol_key(metric)
+        for column in sweep.columns
+        for row in sweep.rows
+        if row.column == column
+        for metric in row.metrics
+    )
+    size = len(ALPHABET)
+    return {key: ALPHABET[i % size] * (1 + i // size) for i, key in enumerate(found)}
+
+
+def _lettered(letters: Iterable[str]) -> str:
+    return f" [{', '.join(dict.fromkeys(letters))}]"
+
+
+def _header(sweep: Sweep, metrics: Sequence[str]) -> tuple[str, ...]:
+    if len(metrics) == 1:
+        return ("method", *(column.title for column in sweep.columns))
+    return ("method", *(f"{c.title}\n{noun(metric)}" for c in sweep.columns for metric in metrics))
+
+
+def _seed_counts(sweep: Sweep, metrics: Sequence[str]) -> set[int]:
+    return {
+        len(by_seed)
+        for metric in metrics
+        for column in sweep.columns
+        for by_seed in measured(sweep.rows, column, metric).values()
+    }
+
+
+def _over_seeds(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> str:
+    """What a spread or an interval is over, and how far the samples alone leave a figure open."""
+    widths = {metric: half_widths(sweep.rows, metric) for metric in metrics}
+    if counts == {1}:
+        told = "n = 1 seed: no spread between seeds is known."
+        if not several_seeds(sweep.rows) and any(widths.values()):
+            told += (
+                " In brackets is the 95 % interval over the samples (infinitesimal jackknife, the "
+                "reference held fixed)."
+            )
+        return told
+    if not counts:
+        return ""
+    fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
+    told = f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."
+    ranges = [_range(metric, own) for metric, own in widths.items() if own]
+    if ranges:
+        told += (
+            f" The samples alone, apart from seeds, leave a figure open by {listed(ranges)}: half "
+            "of its 95 % interval, the reference held fixed. That of each seed is in table.csv, "
+            "that of the floor in brackets."
+        )
+    return told
+
+
+def _range(metric: str, widths: Sequence[float]) -> str:
+    ends = (significant(scaled(metric, end), 2) for end in (min(widths), max(widths)))
+    return " to ".join(f"± {end}" for end in dict.fromkeys(ends)) + f" ({noun(metric)})"
+
+
+def _measured_against(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    """How many images are behind each figure, where it is the same number for all."""
+    real = "manifold_images" if family(metrics[0]) in OF_MANIFOLD else "reference_images"
+    used = {
+        (row.protocol.get("samples"), row.protocol.get(real))
+        for row in sweep.rows
+        if row.metrics.keys() & set(metrics)
+    }
+    if len(used) != 1:
+        return []
+    samples, images = used.pop()
+    against = "" if family(metrics[0]) == "is" else f", against {images} real ones"
+    return [f"Each figure is of {samples} generated images{against}."]
+
+
+def _mixed(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    mixed = {
+        column.title: None
+        for column in sweep.columns
+        for metric in metrics
+        if protocol_letters(sweep, column, metric)
+    }
+    if not mixed:
+        return []
+    return [
+        f"At {', '.join(mixed)} the figures are of different protocols [letters: see Provenance] "
+        "and must not be compared; none is marked as best."
+    ]
+
+
+def _reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    """Why figures carry the sign, each reason once."""
+    found: dict[str, dict[str, None]] = {}
+    for column in sweep.columns:
+        for metric in metrics:
+            for reasons in marked(sweep.rows, column, metric).values():
+                for reason in reasons:
+                    found.setdefault(reason, {})[noun(metric)] = None
+    return [f"{MARKED} {listed(names)}: {reason}." for reason, names in found.items()]

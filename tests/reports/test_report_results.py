@@ -1,0 +1,275 @@
+"""The tables of figures, compared whole with expected text."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.record import run_folder
+from reports.load import Sweep, read
+from reports.results import all_protocols, difference_table, metric_table
+from reports.tables import Table, markdown
+from tests.reports.small_sweep import FID, Record, write_result
+
+METRIC, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
+BOTH = (METRIC, PATCH)
+Grid = Callable[..., dict[str, Any]]
+Fill = Callable[..., None]
+
+# Seeds 0, 1, 2 lie 0.5 apart, so a spread of 0.5 is common to all rows and cancels in differences.
+LIFT = {("RPE-2D ×2 (RoPE)", 1): 3.0, ("RPE-2D ×2 (RoPE)", 2): -3.0}
+
+
+def texts(table: Table, place: int) -> list[str]:
+    """A column without its name."""
+    return [row[place].text for row in table.rows]
+
+
+def change(outputs: Path, record: Record, index: int, fid: float, **other: Any) -> Sweep:
+    """The report's content after the last resolution of a cell was measured otherwise."""
+    cell = record["cells"][index]
+    write_result(outputs, cell, cell["runs"][0], cell["measurements"][-1], fid, **other)
+    return read(record, outputs)
+
+
+def test_fid_stands_beside_patch_fid(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    found = metric_table(read(record, tmp_path), BOTH)
+    assert found.title == "FID and patch FID (fashion-cnn) ↓"
+    assert (
+        markdown(found)
+        == """\
+| method | 12×12 (1×) · FID | 12×12 (1×) · patch FID | 18×18 (1.5×) · FID | 18×18 (1.5×) · patch FID | 24×24 (2×) · FID | 24×24 (2×) · patch FID |
+|:---|---:|---:|---:|---:|---:|---:|
+| RoPE (baseline) | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 20.0 [19.0, 21.0] | 40.0 [38.0, 42.0] | 40.0 [38.0, 42.0] | 80.0 [76.0, 84.0] |
+| RoPE, PI | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 25.0 [23.8, 26.2] | 50.0 [47.5, 52.5] | 30.0 [28.5, 31.5] | 60.0 [57.0, 63.0] |
+| RoPE, generated at 12 then bicubic | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 16.0 [15.2, 16.8] | 48.0 [45.6, 50.4] | 21.5 [20.4, 22.6] | 64.5 [61.3, 67.7] |
+| sin-cos | 11.0 [10.4, 11.6] | 22.0 [20.9, 23.1] | 60.0 [57.0, 63.0] | 120 [114, 126] | 123 [117, 130] | 247 [234, 259] |
+| RPE-2D ×2 (RoPE) | 12.0 [11.4, 12.6] | 24.0 [22.8, 25.2] | **15.0 [14.2, 15.8]** | **30.0 [28.5, 31.5]** | **20.9 [19.9, 22.0]** | **41.9 [39.8, 44.0]** |
+| real images (floor) | 0.500 [0.475, 0.525] | 1.00 [0.95, 1.05] | 0.500 [0.475, 0.525] | 1.00 [0.95, 1.05] | 0.500 [0.475, 0.525] | 1.00 [0.95, 1.05] |
+"""  # noqa: E501
+    )
+    assert found.notes == (
+        "n = 1 seed: no spread between seeds is known. In brackets is the 95 % interval over the "
+        "samples (infinitesimal jackknife, the reference held fixed).",
+        "Each figure is of 500 generated images, against 20000 real ones.",
+    )
+
+
+def test_other_metrics_have_their_decimals_and_the_highest_is_best(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    sweep = read(record, tmp_path)
+    kid = metric_table(sweep, ["kid.fashion-cnn"])
+    assert kid.title == "KID ×10³ (fashion-cnn) ↓"
+    assert kid.notes[1] == "Each figure is of 500 generated images, against 5000 real ones."
+    assert texts(kid, 2) == [
+        "2.00 [1.90, 2.10]", "2.50 [2.38, 2.62]", "1.60 [1.52, 1.68]", "6.00 [5.70, 6.30]",
+        "1.50 [1.43, 1.57]", "0.0500 [0.0475, 0.0525]",
+    ]  # fmt: skip
+    score = metric_table(sweep, ["is.fashion-cnn"])
+    assert score.notes[1] == "Each figure is of 500 generated images."
+    assert (
+        markdown(score)
+        == """\
+| method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
+|:---|---:|---:|---:|
+| RoPE (baseline) | **9.90 [9.40, 10.40]** | 9.80 [9.31, 10.29] | 9.60 [9.12, 10.08] |
+| RoPE, PI | **9.90 [9.40, 10.40]** | 9.75 [9.26, 10.24] | 9.70 [9.21, 10.19] |
+| RoPE, generated at 12 then bicubic | **9.90 [9.40, 10.40]** | 9.84 [9.35, 10.33] | 9.79 [9.30, 10.27] |
+| sin-cos | 9.89 [9.40, 10.38] | 9.40 [8.93, 9.87] | 8.77 [8.33, 9.20] |
+| RPE-2D ×2 (RoPE) | 9.88 [9.39, 10.37] | **9.85 [9.36, 10.34]** | **9.79 [9.30, 10.28]** |
+| real images (floor) | 9.99 [9.50, 10.49] | 9.99 [9.50, 10.49] | 9.99 [9.50, 10.49] |
+"""  # noqa: E501
+    )
+    recall = metric_table(sweep, ["recall.fashion-cnn"])
+    assert texts(recall, 3)[-2:] == ["0.052 [0.050, 0.055]", "0.001 [0.001, 0.001]"]
+
+
+def test_three_seeds_and_the_difference_to_the_baseline(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid((0, 1, 2))
+    fill(record, tmp_path, lift=LIFT)
+    sweep = read(record, tmp_path)
+    found = metric_table(sweep, [METRIC])
+    assert (
+        markdown(found)
+        == """\
+| method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
+|:---|---:|---:|---:|
+| RoPE (baseline) | **10.5 ± 0.5** | 20.5 ± 0.5 | 40.5 ± 0.5 |
+| RoPE, PI | **10.5 ± 0.5** | 25.5 ± 0.5 | 30.5 ± 0.5 |
+| RoPE, generated at 12 then bicubic | **10.5 ± 0.5** | 16.5 ± 0.5 | 22.0 ± 0.5 |
+| sin-cos | 11.5 ± 0.5 | 60.5 ± 0.5 | 124 ± 0.5 |
+| RPE-2D ×2 (RoPE) | 12.5 ± 0.5 | **15.5 ± 2.8** | **21.4 ± 2.8** |
+| real images (floor) | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] |
+"""
+    )
+    # 5 % of 10 and of 124.4, which are the smallest and the largest FID of any seed
+    assert found.notes[0] == (
+        "Mean ± standard deviation over n = 3 seeds. The samples alone, apart from seeds, leave a "
+        "figure open by ± 0.50 to ± 6.2 (FID): half of its 95 % interval, the reference held "
+        "fixed. That of each seed is in table.csv, that of the floor in brackets."
+    )
+    difference = difference_table(sweep, BOTH)
+    # 3 x t(0.975, 2 degrees) / sqrt(3) = 3 x 4.3027 / 1.7321 = 7.45; patch FID is twice FID, or of
+    # an upsampled image 3 times, so that its seeds differ by 0.5 more than the baseline's
+    assert (
+        markdown(difference)
+        == """\
+| method | 12×12 (1×) · FID | 12×12 (1×) · patch FID | 18×18 (1.5×) · FID | 18×18 (1.5×) · patch FID | 24×24 (2×) · FID | 24×24 (2×) · patch FID |
+|:---|---:|---:|---:|---:|---:|---:|
+| RoPE, PI | = | = | +5.0 [+5.0, +5.0] | +10.0 [+10.0, +10.0] | −10.0 [−10.0, −10.0] | −20.0 [−20.0, −20.0] |
+| RoPE, generated at 12 then bicubic | = | = | −4.0 [−4.0, −4.0] | +8.5 [+7.3, +9.7] | −18.5 [−18.5, −18.5] | −15.0 [−16.2, −13.8] |
+| sin-cos | +1.0 [+1.0, +1.0] | +2.0 [+2.0, +2.0] | +40.0 [+40.0, +40.0] | +80.0 [+80.0, +80.0] | +83.4 [+83.4, +83.4] | +166.8 [+166.8, +166.8] |
+| RPE-2D ×2 (RoPE) | +2.0 [+2.0, +2.0] | +4.0 [+4.0, +4.0] | −5.0 [−12.5, +2.5] | −10.0 [−24.9, +4.9] | −19.1 [−26.5, −11.6] | −38.1 [−53.0, −23.2] |
+"""  # noqa: E501
+    )
+    assert difference.notes[1].startswith("Mean over seeds [95 % t interval")
+    assert difference.notes[2] == "= is the baseline's own evaluation: the methods coincide there."
+
+
+def test_one_seed_has_differences_with_intervals_over_samples(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    found = difference_table(read(record, tmp_path), [METRIC])
+    # Half widths a and b with correlation 0.64: the difference has sqrt(a^2 + b^2 - 1.28 a b), for
+    # the last figure sqrt(1.047^2 + 2^2 - 1.28 x 1.047 x 2) = 1.55.
+    assert (
+        markdown(found)
+        == """\
+| method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
+|:---|---:|---:|---:|
+| RoPE, PI | = | +5.0 [+4.0, +6.0] | −10.0 [−11.6, −8.4] |
+| RoPE, generated at 12 then bicubic | = | −4.0 [−4.8, −3.2] | −18.5 [−20.1, −16.9] |
+| sin-cos | +1.0 [+0.6, +1.4] | +40.0 [+37.5, +42.5] | +83.4 [+78.3, +88.5] |
+| RPE-2D ×2 (RoPE) | +2.0 [+1.5, +2.5] | −5.0 [−5.8, −4.2] | −19.1 [−20.6, −17.5] |
+"""
+    )
+    assert found.notes[1] == (
+        "One seed: in brackets is the 95 % interval over the samples, sample i of one row paired "
+        "with sample i of the other. How much training seeds differ is not in it."
+    )
+
+
+def test_without_influence_values_one_seed_has_no_interval_of_a_difference(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    for file in tmp_path.glob("runs/*/eval/*.influence.safetensors"):
+        file.unlink()
+    found = difference_table(read(record, tmp_path), [METRIC])
+    assert texts(found, 3)[2] == "+83.4 (n = 1, no interval)"
+    assert not any("in brackets" in note for note in found.notes)
+
+
+def test_where_all_rows_coincide_none_is_best(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path, fid={name: {12: 10.0, 18: 11.0, 24: 12.0} for name in FID})
+    found = metric_table(read(record, tmp_path), [METRIC])
+    assert not any(cell.best for row in found.rows for cell in row)
+
+
+def test_missing_results_are_dashes(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid((0, 1))
+    fill(record, tmp_path)
+    rope, _, _, sincos, rpe = record["cells"]
+    run_folder(tmp_path, sincos["runs"][1]["run_id"]).path.rename(tmp_path / "elsewhere")
+    for run in rpe["runs"]:
+        folder = run_folder(tmp_path, run["run_id"])
+        folder.result_file(rpe["measurements"][2]["eval_id"]).unlink()
+    sweep = read(record, tmp_path)
+    found = metric_table(sweep, [METRIC])
+    assert (
+        markdown(found)
+        == """\
+| method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
+|:---|---:|---:|---:|
+| RoPE (baseline) | **10.2 ± 0.4** | 20.2 ± 0.4 | 40.2 ± 0.4 |
+| RoPE, PI | **10.2 ± 0.4** | 25.2 ± 0.4 | 30.2 ± 0.4 |
+| RoPE, generated at 12 then bicubic | **10.2 ± 0.4** | 16.2 ± 0.4 | **21.8 ± 0.4** |
+| sin-cos | 11.0 (n = 1) | 60.0 (n = 1) | 123 (n = 1) |
+| RPE-2D ×2 (RoPE) | 12.2 ± 0.4 | **15.2 ± 0.4** | – |
+| real images (floor) | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] |
+"""
+    )
+    assert found.notes[0].startswith(
+        "Mean ± standard deviation over n = 2 seeds, where a figure does not say that it has fewer."
+    )
+    assert rope["cell_id"] == sweep.baseline
+    differences = difference_table(sweep, [METRIC])
+    assert texts(differences, 3)[2:] == ["+83.4 (n = 1, no interval)", "–"]
+
+
+def test_figures_of_two_protocols_are_not_compared(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    sweep = change(tmp_path, record, 4, 5.0, samples=5000)
+    found = metric_table(sweep, [METRIC])
+    assert texts(found, 3) == [
+        "40.0 [38.0, 42.0] [C]", "30.0 [28.5, 31.5] [C]", "21.5 [20.4, 22.6] [C]",
+        "123 [117, 130] [C]", "5.00 [4.75, 5.25] [D]",
+        "0.500 [0.475, 0.525] [C]; 0.500 [0.475, 0.525] [D]",
+    ]  # fmt: skip
+    assert not any(row[3].best for row in found.rows)
+    assert found.notes[-1] == (
+        "At 24×24 (2×) the figures are of different protocols [letters: see Provenance] and must "
+        "not be compared; none is marked as best."
+    )
+    assert texts(difference_table(sweep, [METRIC]), 3) == [
+        "−10.0 [−11.6, −8.4]", "−18.5 [−20.1, −16.9]", "+83.4 [+78.3, +88.5]", "not compared"
+    ]  # fmt: skip
+    assert list(all_protocols(sweep).values()) == ["A", "B", "C", "D"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"labels": "random"}, {"sha256": "6" * 64}, {"reference": "other"}, {"patch": 3},
+     {"reference_images": 7}],
+)  # fmt: skip
+def test_whatever_a_figure_is_measured_by_has_to_be_alike(
+    grid: Grid, fill: Fill, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    found = metric_table(change(tmp_path, record, 4, 5.0, **other), BOTH)
+    assert [text.rpartition(" ")[2] for text in texts(found, 5)[:-1]] == [*["[C]"] * 4, "[D]"]
+
+
+def test_neither_other_extractors_nor_the_kind_of_interval_tell_figures_apart(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    sweep = change(tmp_path, record, 4, 5.0, interval="another")
+    assert metric_table(sweep, [METRIC]).rows[4][3].best
+
+
+def test_a_marked_figure_has_a_sign_and_its_reason_and_is_not_the_best(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    reason = "20 samples for 64 dimensions: the covariance needs at least 65"
+    sweep = change(tmp_path, record, 4, 5.0, marks={"fid": reason})
+    found = metric_table(sweep, BOTH)
+    assert texts(found, 5)[4:] == ["5.00 [4.75, 5.25] ‡", "0.500 [0.475, 0.525]"]
+    assert [row[5].best for row in found.rows] == [False, False, True, False, False, False]
+    assert found.rows[4][6].best  # its patch FID has no mark
+    assert found.notes[-1] == f"‡ FID: {reason}."
+    differences = difference_table(sweep, BOTH)
+    assert [text.endswith(" ‡") for text in texts(differences, 5)] == [False, False, False, True]
+    assert differences.notes[-1] == f"‡ FID: {reason}."
+    for index in range(4):
+        sweep = change(tmp_path, record, index, 9.0, marks={"fid": reason})
+    found = metric_table(sweep, [METRIC])
+    assert all(text.endswith(" ‡") for text in texts(found, 3))  # real images are as few
+    assert not any(row[3].best for row in found.rows)
