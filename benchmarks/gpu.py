@@ -167,16 +167,18 @@ def run_figures(folder: RunFolder, training: Training, seed: int, wall: float) -
 
 def evaluation_figures(result: Json) -> Json:
     """One evaluation: how it was sampled, its distance and that of held-out real images."""
-    inference, extractor = result["config"]["inference"], result["protocol"]["extractor"]
+    inference = result["config"]["inference"]
+    metric = next(name for name in result["metrics"] if name.startswith("fid"))
     ways = [inference["law"], inference["attention_scale"], inference["resize"]]
     return {
         "eval_id": result["eval_id"],
         "resolution": result["config"]["evaluate"]["resolution"],
         "inference": " ".join([ways[0], *(way for way in ways[1:] if way != "none")]),
         "samples": result["protocol"]["samples"],
-        "metric": f"fid.{extractor}",
-        "fid": result["metrics"][f"fid.{extractor}"],
-        "floor": result["floor"][f"fid.{extractor}"],
+        "metric": metric,
+        "fid": result["metrics"][metric],
+        "interval": result["intervals"][metric],
+        "floor": result["floor"][metric],
         "seconds": sum(result["seconds"].values()),
     }
 

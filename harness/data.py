@@ -83,8 +83,10 @@ def real_images(split: str, count: int, resolution: tuple[int, int]) -> torch.Te
     """
     images = open_split(split)
     chosen = permutation(REFERENCE_SEED, f"reference {split}", 0, len(images.pixels))[:count]
-    small = area_resize(images.pixels[torch.from_numpy(chosen)].float(), resolution)
-    return small.round().to(torch.uint8)
+    # In parts, because floats of all of them would take many times the memory of the result.
+    parts = torch.from_numpy(chosen).split(1000)
+    small = (area_resize(images.pixels[part].float(), resolution) for part in parts)
+    return torch.cat([part.round().to(torch.uint8) for part in small])
 
 
 def unseen_images(count: int, taken: int, resolution: tuple[int, int]) -> torch.Tensor:

@@ -22,14 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from harness import extractors, features, pictures, reference_file
+from harness import extractors, features, reference_file
 from harness.errors import UserError
 from harness.identity import digest
 from harness.measure import Measured, measure, seen_by
 from harness.metrics import splits_of
 from harness.neighbours import NEIGHBOURS
 from harness.npz import NpzBatch
-from harness.pictures import ImageSet
+from harness.pictures import ImageSet, from_path
 from harness.progress import progress
 from harness.provenance import code_id, measuring_id
 from harness.record import Json, write_json
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace) -> Json:
         UserError: a file that cannot be used, or two that do not go together.
         ValueError: too few samples for a metric.
     """
-    samples = image_set(options.samples)
-    held_out = image_set(options.held_out) if options.held_out else None
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    samples = from_path(options.samples)
+    held_out = from_path(options.held_out) if options.held_out else None
+    device = features.device_named(options.device)
     names, left_out = _extractors(options)
     models = {name: features.load(name, device) for name in names}
     patches = {name: options.patch or extractors.patch_side(name, samples.size) for name in models}
@@ -104,17 +104,8 @@ def run(options: argparse.Namespace) -> Json:
     }  # fmt: skip
 
 
-def image_set(path: Path) -> ImageSet:
-    """The images in an .npz or a folder, whatever statistics the file carries beside them.
-
-    Raises:
-        UserError: it cannot be used.
-    """
-    return pictures.from_folder(path, None) if path.is_dir() else pictures.from_npz(path)
-
-
 def _extractors(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The extractors to measure with, and why others are not among them."""
+    """The extractors to measure with, and those whose weights are not on this machine."""
     for name in options.extractors or ():
         extractors.facts(name)  # refuses a name that is none
     if not options.reference.is_dir() and reference_file.is_reference(options.reference):
@@ -132,8 +123,8 @@ def _extractors(options: argparse.Namespace) -> tuple[list[str], list[str]]:
         try:
             extractors.weights_sha256(name)
             there.append(name)
-        except extractors.ExtractorError as error:
-            left_out.append(f"{name}: {error}")
+        except extractors.ExtractorError:
+            left_out.append(name)
     return there, left_out
 
 
@@ -141,17 +132,14 @@ def _reference(
     options: argparse.Namespace, extractor: str, model: nn.Module, patch: int
 ) -> Reference:
     path = options.reference
-    if path.is_dir():
-        images = pictures.from_folder(path, None)
-    elif reference_file.is_reference(path):
+    if not path.is_dir() and reference_file.is_reference(path):
         return reference_file.load(path, extractor)
-    else:
-        batch = NpzBatch(path)
-        if batch.statistics():
-            return from_adm(batch, extractor, patch, model, options.manifold)
-        images = pictures.from_npz(path)
+    images = from_path(path)
+    manifold = min(options.manifold, images.count)
     with progress(f"reference, {extractor}", images.count) as advance:
-        return build(images, extractor, options.manifold, patch, model, advance)
+        if path.is_dir():
+            return build(images, extractor, manifold, patch, model, advance)
+        return from_adm(NpzBatch(path), extractor, patch, model, manifold, advance)
 
 
 def _check_sizes(samples: ImageSet, real: Reference, options: argparse.Namespace) -> None:
@@ -236,7 +224,11 @@ def _show(result: Json) -> None:
         )
     if not result["held_out"]:
         lines.append("real images: not measured; give some with --held-out for the floor")
-    lines += [f"left out: {reason}" for reason in result["left_out"]]
+    if result["left_out"]:
+        lines.append(
+            f"left out, because their weights are not on this machine: "
+            f"{', '.join(result['left_out'])} (python -m harness.extractors says how to get them)"
+        )
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
 
@@ -284,7 +276,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep features there: a killed command goes on from them",
     )
     add("--output", type=Path, metavar="FILE.json", help="write the result, with all its origins")
-    add("--device", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     return parser  # fmt: skip
 
 

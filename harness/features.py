@@ -15,7 +15,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
 from harness import dinov2, extractors, fashion_cnn, inception
-from harness.errors import short
+from harness.errors import UserError, got, short
 from harness.patches import crops
 
 # Each makes, from its weights file, a frozen module in eval mode that maps uint8 [B, 1 or 3, h, w]
@@ -48,6 +48,21 @@ def load(name: str, device: torch.device | str = "cpu") -> nn.Module:
     # the same.
     layout = torch.channels_last if torch.device(device).type == "cpu" else torch.preserve_format
     return model.to(device).to(memory_format=layout)
+
+
+def device_named(name: str) -> torch.device:
+    """The device that a command was given; "auto" is CUDA where there is a GPU, else the CPU.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {got(name)}: cannot be used here: {short(str(error))}") from None
 
 
 def see(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.extractors import metric_name
+from harness.extractors import KINDS, metric_name
 from harness.features import see
 from harness.metrics import frechet_distance, inception_score, kid, merged, moments, splits_of
 from harness.neighbours import prdc
@@ -116,7 +116,7 @@ def measure(
         found["kid"] = kid(features, real.manifold), influence
 
     def named(values: Mapping[str, T]) -> dict[str, T]:
-        return {metric_name(kind, real.extractor): value for kind, value in values.items()}
+        return {metric_name(k, real.extractor): values[k] for k in KINDS if k in values}
 
     return Measured(
         named({kind: value for kind, (value, _) in (found | beyond).items()}),

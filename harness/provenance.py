@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 SEEING = (
-    "data", "dataset", "draws", "images", "pictures", "picture_files", "patches", "features",
-    "fashion_cnn", "inception", "dinov2", "metrics", "reference",
+    "data", "dataset", "draws", "images", "pictures", "picture_files", "npz", "npz_arrays",
+    "patches", "features", "fashion_cnn", "inception", "dinov2", "metrics", "reference",
 )  # fmt: skip
 MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (

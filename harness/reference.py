@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from harness import extractors, features, metrics, pictures
-from harness.errors import UserError, got, short
+from harness.errors import UserError
 from harness.neighbours import NEIGHBOURS
 from harness.npz import STATISTICS, NpzBatch
 from harness.npz_arrays import file_sha256
@@ -196,12 +196,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    names = list(dict.fromkeys(options.extractors))
+    usual = "fashion-cnn" if options.data == "fashion_mnist" else extractors.STANDARD
+    names = list(dict.fromkeys(options.extractors or [usual]))
     if options.output and len(names) > 1:
         raise UserError("--output names one file, a file holds one extractor; give one, or neither")
     if options.output and options.output.suffix not in SUFFIXES:
         raise UserError(f"--output {options.output}: must end in {' or '.join(SUFFIXES)}")
-    device = _device(options.device)
+    device = features.device_named(options.device)
     for name in names:
         extractors.weights_sha256(name)  # refuses what is missing before the long work starts
     images = _images(options)
@@ -259,19 +260,10 @@ def _say(path: Path, facts: Json, extractor: str) -> None:
 
 
 def _file_name(options: argparse.Namespace, images: ImageSet, extractor: str) -> str:
-    source = f"{options.data}-{options.split}" if options.data else options.images.resolve().stem
+    source = f"{options.data}-{options.split}" if options.data else options.images.resolve().name
+    source = source.removesuffix(".npz")
     count = f"-{images.count}" if options.count else ""
     return f"{source}{count}-{'x'.join(map(str, images.size))}-{extractor}.safetensors"
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {got(name)}: cannot be used here: {short(str(error))}") from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -300,9 +292,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--extractors",
         nargs="+",
-        default=[extractors.STANDARD],
         metavar="NAME",
-        help=f"of {', '.join(extractors.FACTS)} (%(default)s)",
+        help=f"of {', '.join(extractors.FACTS)} (default: {extractors.STANDARD}; of --data "
+        "fashion_mnist fashion-cnn)",
     )
     add(
         "--patch",

@@ -279,6 +279,8 @@ def _checked(path: Path, facts: Json, arrays: dict[str, NDArray[Any]]) -> Refere
     """The reference of these arrays, if they are what its facts and its extractor say."""
     known = extractors.facts(facts["extractor"])
     widths = {"features": known.features, "spatial": known.spatial, "patch": known.features}
+    if "features" not in facts["counts"]:
+        raise _damaged(path, "its facts name no features")
     if facts.pop("arrays_sha256") != sha256_of(arrays):
         raise _damaged(path, "its arrays are not those that were written")
     mean: dict[str, Array] = {}

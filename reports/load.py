@@ -90,10 +90,13 @@ class Row:
             for name, own in self.protocol.get("extractors", {}).items()
         }
 
+    @cached_property
+    def _keys(self) -> Mapping[str, str]:
+        return {name: json.dumps(own, sort_keys=True) for name, own in self.protocols.items()}
+
     def protocol_key(self, metric: str) -> str:
         """Equal for evaluations whose figures may be compared."""
-        own = self.protocols.get(extractor(metric), self.protocol)
-        return json.dumps(own, sort_keys=True)
+        return self._keys.get(extractor(metric)) or json.dumps(self.protocol, sort_keys=True)
 
     @property
     def evaluation(self) -> tuple[str, str]:

@@ -43,15 +43,16 @@ def fid_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure | None:
     column of several protocols is left out. Bars are the standard deviation over seeds; where all
     have one seed, the interval over samples.
     """
-    frontmost = foremost(sweep.rows, metrics[0], MOST)
+    frontmost = set(foremost(sweep.rows, metrics[0], MOST))
     rows = [row for row in sweep.rows if row.cell_id in frontmost]
     drawn = {metric: _drawable(sweep, rows, metric) for metric in metrics}
     drawn = {metric: own for metric, own in drawn.items() if own}
     if not drawn:
         return None
     here = [row for own in drawn.values() for row in own]
-    shown = [sweep.methods[c] for c in sweep.methods if c in {row.cell_id for row in here}]
-    columns = [column for column in sweep.columns if column in {row.column for row in here}]
+    cells, sizes = {row.cell_id for row in here}, {row.column for row in here}
+    shown = [name for cell_id, name in sweep.methods.items() if cell_id in cells]
+    columns = [column for column in sweep.columns if column in sizes]
     panels = list(dict.fromkeys(column.others for column in columns))
     size = (max(9.0, WIDTH * len(drawn)), HEIGHT * len(panels))
     canvas = Figure(figsize=size, layout="constrained")

@@ -39,7 +39,7 @@ def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     a sign, and is never the best.
     """
     most = max(counts) if (counts := _seed_counts(sweep, metrics)) else 0
-    rows = {cell_id: [Cell(row_name(sweep, cell_id))] for cell_id in sweep.methods}
+    rows = {cell_id: [Cell(name)] for cell_id, name in _row_names(sweep).items()}
     real = [Cell(FLOOR_NAME)]
     for column in sweep.columns:
         for metric in metrics:
@@ -65,12 +65,13 @@ def _cells(sweep: Sweep, column: Column, metric: str, most: int) -> dict[str, Ce
     top = [] if letters else winners(sweep.rows, column, metric)
     if len(top) == len(found) > 1:  # all rows coincide: nothing is best
         top = []
+    behind = measured(sweep.rows, column, metric)
     cells = {}
     for cell_id, one in found.items():
         text = spread(metric, one) + (f" (n = {one.n})" if one.n < most else "")
         text += f" {MARKED}" if cell_id in doubtful else ""
         if letters:
-            own = measured(sweep.rows, column, metric)[cell_id].values()
+            own = behind[cell_id].values()
             text += _lettered(letters[row.protocol_key(metric)] for row in own)
         cells[cell_id] = Cell(text, cell_id in top)
     return cells
@@ -95,7 +96,8 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     """
     assert sweep.baseline is not None
     over_samples = not several_seeds(sweep.rows)
-    rows = {c: [Cell(row_name(sweep, c))] for c in sweep.methods if c != sweep.baseline}
+    names = _row_names(sweep).items()
+    rows = {cell_id: [Cell(name)] for cell_id, name in names if cell_id != sweep.baseline}
     seen: set[str] = set()  # what the notes have to explain
     for column in sweep.columns:
         for metric in metrics:
@@ -147,10 +149,15 @@ def _difference(
     return text + few + (f" {MARKED}" if sign else ""), found.over if found.low is not None else ""
 
 
-def row_name(sweep: Sweep, cell_id: str) -> str:
-    """`RoPE (baseline) †`: the method, and that other code made its results."""
-    name = sweep.methods[cell_id] + (" (baseline)" if cell_id == sweep.baseline else "")
-    return name + (f" {OTHER_CODE}" if cell_id in other_code_rows(sweep) else "")
+def _row_names(sweep: Sweep) -> dict[str, str]:
+    """Cell id -> `RoPE (baseline) †`: the method, and that other code made its results."""
+    other = set(other_code_rows(sweep))
+    return {
+        cell_id: name
+        + (" (baseline)" if cell_id == sweep.baseline else "")
+        + (f" {OTHER_CODE}" if cell_id in other else "")
+        for cell_id, name in sweep.methods.items()
+    }
 
 
 def other_code_rows(sweep: Sweep) -> list[str]:

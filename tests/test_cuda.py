@@ -18,14 +18,16 @@ from benchmarks import gpu, steps
 from harness.config import Augmentation, Data, MicroConditioning, Model, Positions, Train, Training
 from harness.draws import generator, uniform
 from harness.engine import World
-from harness.features import extract
+from harness.features import load, see
 from harness.identity import canonical_training
 from harness.images import area_resize, resize_crop
 from harness.launch import processes
 from harness.launch.processes import Work
+from harness.neighbours import prdc
 from harness.record import RunFolder, read_json
 from harness.run import DONE
 from harness.train import Batches
+from harness.uncertainty import kid_influence
 from models.dit import DiT
 from models.encodings.rope import angles, rotation, turn
 from models.geometry import Geometry, inference_geometry, training_geometry
@@ -170,10 +172,24 @@ def test_training_positions_are_float32_on_the_gpu() -> None:
 def test_features_agree_with_the_cpu() -> None:
     pixels = generator(0, "pixels").integers(0, 256, (300, 1, 24, 24), dtype=np.uint8)
     images = torch.from_numpy(pixels)
-    here, there = extract("fashion-cnn", images), extract("fashion-cnn", images, device="cuda")
-    for a, b in ((there.features, here.features), (there.logits, here.logits)):
-        assert a.device.type == "cpu"
-        assert float((a - b).abs().max() / b.abs().max()) < 1e-4
+    here, there = (see(load("fashion-cnn", device), images, patch=12) for device in ("cpu", "cuda"))
+    assert set(here) == {"features", "logits", "spatial", "patch"}
+    for view, expected in here.items():
+        assert there[view].device.type == "cpu"
+        distance = (there[view] - expected).abs().max() / expected.abs().max()
+        assert float(distance) < 1e-4, view
+
+
+@needs_cuda
+def test_distances_between_features_agree_with_the_cpu() -> None:
+    drawn = generator(0, "features").standard_normal((2, 400, 16))
+    x, y = torch.from_numpy(drawn)
+    for device in ("cpu", "cuda"):
+        found = prdc(x, y, device=device)
+        for kind, (value, influence) in prdc(x, y).items():
+            assert found[kind][0] == value
+            assert np.allclose(found[kind][1], influence)
+        assert np.allclose(kid_influence(x, y, device=device), kid_influence(x, y))
 
 
 # ---- one run on the GPU, in real processes

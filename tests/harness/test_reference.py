@@ -294,6 +294,7 @@ class TestFile:
             lambda facts, arrays: facts.pop("digest"),
             lambda facts, arrays: facts.update(counts=[80]),
             lambda facts, arrays: facts.update(counts={"logits": 80}),
+            lambda facts, arrays: facts.update(counts={}),
             lambda facts, arrays: facts.update(manifold="20"),
             lambda facts, arrays: facts.update(manifold=19),
             lambda facts, arrays: facts.update(resolution=[12]),

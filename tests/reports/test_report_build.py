@@ -67,17 +67,17 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert text.splitlines()[2:5] == [
         "**Does it hold up at 1.5x and 2x?**",
         "",
-        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 [9.5, "
-        "10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the lowest FID, "
-        "15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.0 [−5.8, −4.2], and the "
-        "interval over samples excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest FID, 20.9 "
-        "[19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 [−20.6, −17.5], and the "
-        "interval over samples excludes 0. Detail, which FID hardly sees: at 24×24 (2×) RPE-2D ×2 "
-        "(RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the baseline RoPE has 80.0, a "
-        "difference of −38.1 [−41.2, −35.0], and the interval over samples excludes 0. Every row "
-        "has one seed: an interval is the 95 % interval over the samples, that of a difference "
-        "over paired samples (the same noise and labels); how much training seeds differ is not "
-        "known.",
+        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 "
+        "[9.5, 10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the "
+        "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.0 [−5.8, "
+        "−4.2], and the interval over samples excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
+        "lowest FID, 20.9 [19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 "
+        "[−20.6, −17.5], and the interval over samples excludes 0. Detail, which FID hardly "
+        "sees: at 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the "
+        "baseline RoPE has 80.0, a difference of −38.1 [−41.2, −35.0], and the interval over "
+        "samples excludes 0. Every row has one seed: an interval is the 95 % interval over the "
+        "samples, that of a difference over paired samples (the same noise and labels); how much "
+        "training seeds differ is not known.",
     ]
     assert (
         "FID, patch FID and sFID (fashion-cnn): no Inception FID, the features are those of "
@@ -271,21 +271,16 @@ def test_samples_are_enlarged_without_smoothing(grid: Grid, fill: Fill, tmp_path
     assert len(places) == 1
 
 
-@pytest.mark.parametrize(
-    "line", [b'{"images": 1, "lo', b"\0\0\0", b"\xff\xfe", b"7", b'{"images": 1}']
-)
 def test_a_damaged_loss_curve_is_left_out_with_a_note(
-    grid: Grid, fill: Fill, tmp_path: Path, line: bytes
+    grid: Grid, fill: Fill, tmp_path: Path
 ) -> None:
     record = grid()
     fill(record, tmp_path)
     file = run_folder(tmp_path, record["cells"][0]["runs"][0]["run_id"]).metrics_file
-    first, second, *others = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(b"".join([first, line + b"\n", second, *others]))
+    file.write_bytes(b"7\n" + file.read_bytes())
     report = build(record, tmp_path)
     left_out = re.findall("Left out: .*", report.read_text())
-    assert len(left_out) == 1
-    assert left_out[0].startswith(f"Left out: RoPE, seed 0: {file}: ")
+    assert left_out == [f"Left out: RoPE, seed 0: {file}: a line is damaged."]
     assert (report.parent / "loss.png").exists()
 
 

@@ -12,6 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from harness.record import run_folder
 from reports.load import Row, Sweep, read
 from reports.plots import fid_figure, fid_plot, loss_plot
 from tests.reports.small_sweep import ABLATION
@@ -121,3 +122,20 @@ def test_a_metric_alone_and_settings_beside_the_resolution(
     assert alone is not None
     assert len(alone.axes) == 2
     assert fid_figure(sweep, ["fid"]) is None
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"images": 1, "lo', b"\0\0\0", b"\xff\xfe", b"7", b'{"images": 1}']
+)
+def test_a_damaged_loss_curve_is_left_out_with_its_reason(
+    grid: Grid, fill: Fill, tmp_path: Path, line: bytes
+) -> None:
+    record = grid()
+    fill(record, tmp_path, samples=False)
+    file = run_folder(tmp_path, record["cells"][0]["runs"][0]["run_id"]).metrics_file
+    first, second, *others = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([first, line + b"\n", second, *others]))
+    picture, left_out = loss_plot(read(record, tmp_path))
+    assert picture is not None
+    (told,) = left_out
+    assert told.startswith(f"RoPE, seed 0: {file}: ")
