@@ -27,6 +27,7 @@ from harness.measure import Measured, measure, seen_by
 from harness.metrics import splits_of
 from harness.neighbours import NEIGHBOURS
 from harness.pictures import from_dataset
+from harness.progress import progress as shown_progress
 from harness.provenance import measuring_id, seeing_id
 from harness.record import Json, RunFolder, read_json, write_atomic, write_json
 from harness.reference import Reference, build, cached
@@ -180,31 +181,34 @@ def sample(
     todo = world.shared(shards.missing(asked.samples, batch) if world.rank == 0 else None)
     there = asked.samples - sum(map(len, todo))
     progress |= {"stage": "evaluate", "eval_id": task.eval_id, "resolution": list(size)}
-    progress |= {"samples": there, "of": asked.samples}
+    progress |= {"samples": there, "of": asked.samples, "images_per_second": 0, "seconds_left": 0}
     trouble: Exception | None = None
     made = 0
-    for indices in todo[world.rank :: world.size]:
-        if stop_asked():
-            break
-        try:
-            images = generate(
-                model, training, inference, size, asked.labels, task.seed, indices, world.device
-            )
-            arrays = seen_by(models, patches, images, indices.start)
-            arrays["sha256"] = pixels_sha256(images)
-            if indices.start < shown:
-                arrays["images"] = images[: shown - indices.start]
-            shards.write(indices, arrays)
-        except (ValueError, RuntimeError, OSError) as error:
-            trouble = error
-            break
-        made = min(asked.samples - there, made + len(indices) * world.size)
-        seconds = time.monotonic() - started
-        progress |= {
-            "samples": there + made,
-            "images_per_second": made / seconds,
-            "seconds_left": seconds * (asked.samples - there - made) / made,
-        }
+    with shown_progress(f"{size[0]}x{size[1]}", asked.samples - there, world.rank == 0) as advance:
+        for indices in todo[world.rank :: world.size]:
+            if stop_asked():
+                break
+            try:
+                images = generate(
+                    model, training, inference, size, asked.labels, task.seed, indices, world.device
+                )
+                arrays = seen_by(models, patches, images, indices.start)
+                arrays["sha256"] = pixels_sha256(images)
+                if indices.start < shown:
+                    arrays["images"] = images[: shown - indices.start]
+                shards.write(indices, arrays)
+            except (ValueError, RuntimeError, OSError) as error:
+                trouble = error
+                break
+            done = min(asked.samples - there - made, len(indices) * world.size)  # by all ranks
+            made += done
+            advance(done)
+            seconds = time.monotonic() - started
+            progress |= {
+                "samples": there + made,
+                "images_per_second": made / seconds,
+                "seconds_left": seconds * (asked.samples - there - made) / made,
+            }
     # No rank may wait for images of another that will not come.
     if world.any(trouble is not None):
         raise trouble or ValueError("another rank could not generate its images")

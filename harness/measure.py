@@ -112,7 +112,7 @@ def measure(
     if real.manifold is not None:
         features = torch.cat(list(read("features")))
         found |= prdc(features, real.manifold, real_radii=real.radii, device=device)
-        influence = kid_influence(features, real.manifold, device=device)
+        influence = kid_influence(features, real.manifold)
         found["kid"] = kid(features, real.manifold), influence
 
     def named(values: Mapping[str, T]) -> dict[str, T]:

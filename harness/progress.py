@@ -26,12 +26,12 @@ class _Rate(TextColumn):
 
 
 @contextmanager
-def progress(what: str, images: int) -> Iterator[Advance]:
+def progress(what: str, images: int, shown: bool = True) -> Iterator[Advance]:
     """Show how much of so many images is done; the value says that more are."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(),
                TimeLeft(compact=True))  # fmt: skip
     console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, console=console, disable=not (shown and sys.stderr.isatty())) as bar:
         task = bar.add_task(what, total=images)
 
         def advance(images: int) -> None:

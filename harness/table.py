@@ -53,7 +53,7 @@ def status(run: PlannedRun) -> dict[str, str]:
         line["work"] = "measure at {}x{}".format(*progress["resolution"])
     if "loss" in progress:
         line["loss"] = f"{progress['loss']:.4f}"
-    if "images_per_second" in progress:
+    if progress.get("images_per_second"):
         line["images/s"] = f"{progress['images_per_second']:.0f}"
         line["left"] = duration(progress["seconds_left"])
     return line

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.metrics import (
+    ROWS,
     Array,
     check_gaussians,
     checked,
     checked_pair,
     factor,
     frechet_distance,
-    kernel_scaled,
+    kernel_diagonal,
     kernel_sums,
     moments,
 )
@@ -48,9 +48,8 @@ def standard_error(u: Array) -> float:
 def interval(kind: str, value: float, error: float, level: float = 0.95) -> tuple[float, float]:
     """The normal interval around a figure of metric `kind`, cut to what the metric can be.
 
-    `error` is the figure's standard error.
-
-    It is about the figure's expectation at this count of samples, whose bias it does not show.
+    `error` is the figure's standard error. The interval is about the figure's expectation
+    at this count of samples, and does not show how far that is from an infinite count's.
     """
     reach = NormalDist().inv_cdf((1 + level) / 2) * error
     low, high = RANGES.get(kind, (-np.inf, np.inf))
@@ -158,11 +157,7 @@ def score_influence(
 
 
 def kid_influence(
-    generated: Tensor | Array,
-    real: Tensor | Array,
-    partners: int = 10_000,
-    seed: int = 2020,
-    device: torch.device | str | None = None,
+    generated: Tensor | Array, real: Tensor | Array, partners: int = 10_000, seed: int = 2020
 ) -> Array:
     """Influence values `[N]` on the kernel inception distance of all samples `[N, D]`, `[M, D]`.
 
@@ -173,18 +168,18 @@ def kid_influence(
     Raises:
         ValueError: as `metrics.kid`.
     """
-    x, y = checked_pair(generated, real)
-    x, y = (kernel_scaled(values).to(device or "cpu") for values in (x, y))
+    x, y = (values.cpu().numpy() for values in checked_pair(generated, real))
     draws = np.random.RandomState(seed)
-    some = [np.sort(draws.permutation(len(values))[:partners]) for values in (x, y)]
-    within = kernel_sums(x, x[some[0]])
-    own = np.zeros(len(x), dtype=bool)
-    own[some[0]] = True
-    itself = torch.from_numpy(own).to(x.device)
-    within -= itself * (x.double().square().sum(1) + 1).pow(3)
-    others = len(some[0]) - itself.double()
-    each = 2 * (within / others - kernel_sums(x, y[some[1]]) / len(some[1]))
-    influence: Array = (each - each.mean()).cpu().numpy()
+    near, far = (draws.permutation(len(values))[:partners] for values in (x, y))
+    itself = np.isin(np.arange(len(x)), near)  # a pair of a sample with itself does not count
+    within = np.where(itself, -kernel_diagonal(x), 0.0)
+    across = np.empty(len(x))
+    for start in range(0, len(x), ROWS):
+        rows = slice(start, start + ROWS)
+        within[rows] += kernel_sums(x[rows], x[near])
+        across[rows] = kernel_sums(x[rows], y[far])
+    each = 2 * (within / (len(near) - itself) - across / len(far))
+    influence: Array = each - each.mean()
     return influence
 
 

@@ -185,9 +185,12 @@ def _samples(sweep: Sweep, images: Images) -> list[str]:
         parts.append(f"![Samples at {escaped(column.title)}]({name})\n")
     if not parts:
         return []
+    labels = {row.protocol.get("labels") for row in sweep.rows if row.metrics}
+    same = "noise" if len(labels) > 1 else "noise and labels"
+    ordered = ", a class a column" if labels == {"balanced"} else ""
     told = (
-        "The same noise and labels for every method, a class a column, the first images as they "
-        "came: nothing is picked.\n"
+        f"The same {same} for every method{ordered}, the first images as they came: nothing is "
+        "picked.\n"
     )
     return ["## Samples\n", told, *parts]
 

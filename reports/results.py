@@ -47,13 +47,13 @@ def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
             for cell_id, row in rows.items():
                 row.append(cells.get(cell_id, Cell(NOTHING)))
             real.append(_floor(sweep, column, metric))
-    notes = [_over_seeds(sweep, counts, metrics), *_measured_against(sweep, metrics)]
+    notes = [*_spreads(sweep, counts, metrics), *_measured_against(sweep, metrics)]
     notes += [*_mixed(sweep, metrics), *_reasons(sweep, metrics)]
     return Table(
         f"{title(*metrics)} {arrow(metrics[0])}",
         _header(sweep, metrics),
         tuple(tuple(row) for row in [*rows.values(), real]),
-        tuple(filter(None, notes)),
+        tuple(notes),
     )
 
 
@@ -213,28 +213,26 @@ def _seed_counts(sweep: Sweep, metrics: Sequence[str]) -> set[int]:
     }
 
 
-def _over_seeds(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> str:
-    """What a spread or an interval is over, and how far the samples alone leave a figure open."""
-    widths = {metric: half_widths(sweep.rows, metric) for metric in metrics}
-    if counts == {1}:
-        told = "n = 1 seed: no spread between seeds is known."
-        if not several_seeds(sweep.rows) and any(widths.values()):
-            told += (
-                " In brackets is the 95 % interval over the samples (infinitesimal jackknife, the "
-                "reference held fixed)."
-            )
-        return told
+def _spreads(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> list[str]:
+    """What a spread or an interval is over, and how far the samples alone leave figures open."""
     if not counts:
-        return ""
-    fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
-    told = f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."
+        return []
+    widths = {metric: half_widths(sweep.rows, metric) for metric in metrics}
     ranges = [_range(metric, own) for metric, own in widths.items() if own]
+    if counts == {1}:
+        brackets = " In brackets is the 95 % interval over the samples (infinitesimal jackknife, "
+        brackets += "the reference held fixed)."
+        known = ranges and not several_seeds(sweep.rows)
+        return [f"n = 1 seed: no spread between seeds is known.{brackets if known else ''}"]
+    fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
+    told = [f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."]
     if ranges:
-        told += (
-            f" The samples alone, apart from seeds, leave a figure open by {listed(ranges)}: half "
-            "of its 95 % interval, the reference held fixed. That of each seed is in table.csv, "
-            "that of the floor in brackets."
-        )
+        told += [
+            "The samples alone, apart from seeds, leave a figure open by half of its 95 % interval "
+            "over samples, the reference held fixed: that of each seed is in table.csv, that of "
+            "the floor in brackets, and the smallest and largest stand below each table.",
+            f"Over samples: {listed(ranges)}.",
+        ]
     return told
 
 

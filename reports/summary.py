@@ -115,14 +115,10 @@ def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str])
     if change.low is None:
         return f"{told}, a difference of {signed(metric, change.mean, mean)} on one seed"
     told += f", a difference of {interval(metric, change, found[top[0]].mean)}"
-    if change.over == "samples":
-        if change.excludes_zero:
-            return f"{told}, and the interval over samples excludes 0"
-        return f"{told}: the interval over samples includes 0, so these do not tell the two apart"
-    told += f" over {counted(change.n, 'seed')}"
+    told += f" over {change.over if change.over == 'samples' else counted(change.n, 'seed')}"
     if change.excludes_zero:
         return f"{told}, and the interval excludes 0"
-    return f"{told}: the interval includes 0, so these seeds do not tell the two apart"
+    return f"{told}: the interval includes 0, so these {change.over} do not tell the two apart"
 
 
 def _difference(

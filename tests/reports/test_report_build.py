@@ -70,12 +70,12 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
         "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 "
         "[9.5, 10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the "
         "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.0 [−5.8, "
-        "−4.2], and the interval over samples excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
+        "−4.2] over samples, and the interval excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
         "lowest FID, 20.9 [19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 "
-        "[−20.6, −17.5], and the interval over samples excludes 0. Detail, which FID hardly "
+        "[−20.6, −17.5] over samples, and the interval excludes 0. Detail, which FID hardly "
         "sees: at 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the "
-        "baseline RoPE has 80.0, a difference of −38.1 [−41.2, −35.0], and the interval over "
-        "samples excludes 0. Every row has one seed: an interval is the 95 % interval over the "
+        "baseline RoPE has 80.0, a difference of −38.1 [−41.2, −35.0] over samples, and the "
+        "interval excludes 0. Every row has one seed: an interval is the 95 % interval over the "
         "samples, that of a difference over paired samples (the same noise and labels); how much "
         "training seeds differ is not known.",
     ]
@@ -408,3 +408,31 @@ def test_a_report_of_several_extractors_says_whose_fid_it_speaks_of(
     assert {"fid.png", "fid-dinov2.png", "fid-fashion-cnn.png"} <= {
         file.name for file in report.parent.iterdir()
     }
+
+
+def test_samples_are_said_to_have_the_labels_that_they_have(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    text = ABLATION.replace("seeds:", "set: {evaluate.labels: random}\nseeds:")
+    record = grid(text=text)
+    fill(record, tmp_path)
+    text = build(record, tmp_path).read_text()
+    assert "The same noise and labels for every method, the first images as they came" in text
+    cell = record["cells"][0]
+    other = {"labels": "balanced"}
+    write_result(tmp_path, cell, cell["runs"][0], cell["measurements"][2], 5.0, **other)
+    text = build(record, tmp_path).read_text()
+    assert "The same noise for every method, the first images as they came" in text
+
+
+def test_a_difference_that_samples_do_not_tell_is_said_to_be_none(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    near = dict(FID) | {"RPE-2D ×2 (RoPE)": {12: 12.0, 18: 19.5, 24: 39.5}}
+    others = {12: 30.0, 18: 60.0, 24: 90.0}
+    fill(record, tmp_path, fid=dict.fromkeys(FID, others) | {k: near[k] for k in list(FID)[::4]})
+    assert (
+        "a difference of −0.5 [−2.2, +1.2] over samples: the interval includes 0, so these samples "
+        "do not tell the two apart."
+    ) in build(record, tmp_path).read_text()

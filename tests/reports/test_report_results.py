@@ -111,11 +111,8 @@ def test_three_seeds_and_the_difference_to_the_baseline(
 """
     )
     # 5 % of 10 and of 124.4, which are the smallest and the largest FID of any seed
-    assert found.notes[0] == (
-        "Mean ± standard deviation over n = 3 seeds. The samples alone, apart from seeds, leave a "
-        "figure open by ± 0.50 to ± 6.2 (FID): half of its 95 % interval, the reference held "
-        "fixed. That of each seed is in table.csv, that of the floor in brackets."
-    )
+    assert found.notes[0] == "Mean ± standard deviation over n = 3 seeds."
+    assert found.notes[2] == "Over samples: ± 0.50 to ± 6.2 (FID)."
     difference = difference_table(sweep, BOTH)
     # 3 x t(0.975, 2 degrees) / sqrt(3) = 3 x 4.3027 / 1.7321 = 7.45; patch FID is twice FID, or of
     # an upsampled image 3 times, so that its seeds differ by 0.5 more than the baseline's
@@ -201,7 +198,7 @@ def test_missing_results_are_dashes(grid: Grid, fill: Fill, tmp_path: Path) -> N
 | real images (floor) | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] | 0.500 [0.475, 0.525] |
 """
     )
-    assert found.notes[0].startswith(
+    assert found.notes[0] == (
         "Mean ± standard deviation over n = 2 seeds, where a figure does not say that it has fewer."
     )
     assert rope["cell_id"] == sweep.baseline
