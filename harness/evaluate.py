@@ -62,6 +62,8 @@ def run(options: argparse.Namespace) -> Json:
         UserError: a file that cannot be used, or two that do not go together.
         ValueError: too few samples for a metric.
     """
+    for said in options.weights:
+        extractors.use_weights(said)
     samples = from_path(options.samples)
     held_out = from_path(options.held_out) if options.held_out else None
     device = features.device_named(options.device)
@@ -276,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         help="keep features there: a killed command goes on from them",
     )
     add("--output", type=Path, metavar="FILE.json", help="write the result, with all its origins")
+    add("--weights", action="append", default=[], metavar="NAME=FILE", help="of an extractor")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     return parser  # fmt: skip
 

@@ -181,6 +181,20 @@ def remedy(name: str) -> str:
     )
 
 
+def use_weights(said: str) -> None:
+    """Take the weights of an extractor from a file, as `NAME=FILE` on a command line says.
+
+    Raises:
+        ExtractorError: no such extractor, nothing after it, or one whose weights ship.
+    """
+    name, _, file = said.partition("=")
+    variable = facts(name).variable
+    if not file or variable is None:
+        free = ", ".join(known for known, its in FACTS.items() if its.variable)
+        raise ExtractorError(f"--weights {said}: expected NAME=FILE, with a NAME of {free}")
+    os.environ[variable] = file
+
+
 def weights_sha256(name: str) -> str:
     """sha256 (hex) of the weights file of `name`, the part of a protocol that pins its features.
 

@@ -65,10 +65,10 @@ def merged(a: Moments, b: Moments) -> Moments:
         raise ValueError(f"moments of widths {a.mean.size} and {b.mean.size} cannot be merged")
     count = a.count + b.count
     shift = a.mean - b.mean
-    between = np.outer(shift, shift)
-    between *= a.count * b.count / count
-    mean = (a.count * a.mean + b.count * b.mean) / count
-    return Moments(count, mean, a.scatter + b.scatter + between)
+    scatter = np.outer(shift, shift)
+    scatter *= a.count * b.count / count
+    scatter += a.scatter + b.scatter
+    return Moments(count, (a.count * a.mean + b.count * b.mean) / count, scatter)
 
 
 def frechet_distance(mu1: Array, cov1: Array, mu2: Array, cov2: Array) -> float:

@@ -196,6 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    for said in options.weights:
+        extractors.use_weights(said)
     usual = "fashion-cnn" if options.data == "fashion_mnist" else extractors.STANDARD
     names = list(dict.fromkeys(options.extractors or [usual]))
     if options.output and len(names) > 1:
@@ -310,6 +312,7 @@ def _parser() -> argparse.ArgumentParser:
         help="ends in .safetensors, or in .npz for others' "
         "evaluators (default: a name that tells data, resolution and extractor, here)",
     )
+    add("--weights", action="append", default=[], metavar="NAME=FILE", help="of an extractor")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     add("--force", action="store_true", help="replace an output of other contents")
     return parser  # fmt: skip

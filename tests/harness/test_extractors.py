@@ -292,3 +292,16 @@ def test_an_unknown_name_as_a_user_sees_it() -> None:
         "no feature extractor 'dino'; there are: fashion-cnn, inception-v3-compat, dinov2; "
         "did you mean 'dinov2'?\n"
     )
+
+
+def test_a_command_can_name_the_weights(
+    tmp_path: Path, expected: extractors.Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "replaced")
+    extractors.use_weights(f"{INCEPTION}={put(tmp_path)}")
+    assert extractors.weights_sha256(INCEPTION) == SHA256
+    for said in ("fashion-cnn=x", INCEPTION, f"{INCEPTION}="):
+        with pytest.raises(ExtractorError, match="NAME=FILE"):
+            extractors.use_weights(said)
+    with pytest.raises(ExtractorError, match="did you mean"):
+        extractors.use_weights("inception=x")
