@@ -29,6 +29,7 @@ from harness.uncertainty import (
 T = TypeVar("T")
 Array = NDArray[np.float64]
 Read = Callable[[str], Iterator[Tensor]]  # a view -> its arrays [n, width], block by block
+Figures = dict[str, tuple[float, Array]]  # kind -> value and influence values [N]
 
 DISTANCES = {"features": "fid", "patch": "patch-fid", "spatial": "sfid"}
 
@@ -66,6 +67,32 @@ def seen_by(
     }
 
 
+def _score(read: Read, _real: Reference, _device: torch.device | None) -> Figures:
+    logits = list(read("logits"))
+    if not logits:
+        return {}
+    every = torch.cat(logits)
+    splits = splits_of(len(every))
+    return {"is": (inception_score(every, splits), score_influence(every, splits))}
+
+
+def _prdc(read: Read, real: Reference, device: torch.device | None) -> Figures:
+    if real.manifold is None:
+        return {}
+    features = torch.cat(list(read("features")))
+    return prdc(features, real.manifold, real_radii=real.radii, device=device)
+
+
+def _kid(read: Read, real: Reference, _device: torch.device | None) -> Figures:
+    if real.manifold is None:
+        return {}
+    features = torch.cat(list(read("features")))
+    return {"kid": (kid(features, real.manifold), kid_influence(features, real.manifold))}
+
+
+OTHERS = {("is",): _score, ("precision", "recall", "density", "coverage"): _prdc, ("kid",): _kid}
+
+
 def measure(
     read: Read, real: Reference, infinity: bool = False, device: torch.device | None = None
 ) -> Measured:
@@ -81,9 +108,10 @@ def measure(
         device: where distances between features are computed; None is the CPU.
 
     Raises:
-        ValueError: too few samples for a metric, or features that are not finite.
+        ValueError: fewer than 2 samples, or features that are not finite. What else keeps a metric
+            from being computed is left as a mark in its place.
     """
-    found: dict[str, tuple[float, Array]] = {}
+    found: Figures = {}
     beyond: dict[str, tuple[float, float]] = {}  # with its standard error
     marks: dict[str, str] = {}
     for view, kind in DISTANCES.items():
@@ -105,15 +133,11 @@ def measure(
                 beyond[f"{kind}-infinity"] = extrapolated(every, mean, covariance)
             except ValueError as error:
                 marks[f"{kind}-infinity"] = str(error)
-    if logits := list(read("logits")):
-        every = torch.cat(logits)
-        splits = splits_of(len(every))
-        found["is"] = inception_score(every, splits), score_influence(every, splits)
-    if real.manifold is not None:
-        features = torch.cat(list(read("features")))
-        found |= prdc(features, real.manifold, real_radii=real.radii, device=device)
-        influence = kid_influence(features, real.manifold)
-        found["kid"] = kid(features, real.manifold), influence
+    for kinds, compute in OTHERS.items():
+        try:
+            found |= compute(read, real, device)
+        except ValueError as error:  # too few samples, say: the others stand all the same
+            marks |= dict.fromkeys(kinds, str(error))
 
     def named(values: Mapping[str, T]) -> dict[str, T]:
         return {metric_name(k, real.extractor): values[k] for k in KINDS if k in values}

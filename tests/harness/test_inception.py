@@ -5,6 +5,7 @@ The published weights are not at hand in a test; everything but their values is 
 
 import dataclasses
 import hashlib
+import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-from harness import extractors, features, inception
+from harness import evaluate, extractors, features, inception
 
 NAME = "inception-v3-compat"
 BEFORE = (
@@ -182,3 +183,30 @@ def test_weights_of_another_network(weights: Path, tmp_path: Path) -> None:
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(RuntimeError, match=r"fc\.bias"):
         inception.load(tmp_path / "w.pth")
+
+
+def test_one_command_measures_with_all_extractors_that_are_here(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bare `fid` is Inception's; the others say whose they are."""
+    monkeypatch.setitem(extractors.FACTS, NAME, known(weights))
+    monkeypatch.setenv("RESOLUTE_INCEPTION_WEIGHTS", "replaced by --weights")
+    for name, count in (("samples", 12), ("real", 16)):
+        images = pictures(count, 3, (20, 24), seed=count).permute(0, 2, 3, 1)
+        np.savez(tmp_path / f"{name}.npz", images.numpy())
+    output = tmp_path / "result.json"
+    asked = ["--samples", tmp_path / "samples.npz", "--reference", tmp_path / "real.npz",
+             "--weights", f"{NAME}={weights}", "--output", output]  # fmt: skip
+    assert evaluate.main([str(part) for part in asked]) == 0
+    found = json.loads(output.read_text())
+    assert {name for name in found["metrics"] if "." not in name} == {
+        "fid", "patch-fid", "sfid", "precision", "recall", "kid", "density", "coverage"
+    }  # fmt: skip
+    # Random weights give logits without bounds: that one metric is marked, the others stand.
+    assert "too far apart" in found["marks"]["is"]
+    assert {"fid.fashion-cnn", "patch-fid.fashion-cnn"} < set(found["metrics"])
+    assert found["marks"]["fid"].startswith("12 samples for 2,048 dimensions")
+    assert found["left_out"] == ["dinov2"]
+    reference = found["references"][NAME]
+    assert reference["patch"] == 10
+    assert reference["extractor_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
