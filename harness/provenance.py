@@ -54,7 +54,7 @@ def measuring_id() -> str:
 
 def _meaning_of(names: tuple[str, ...]) -> str:
     files = [ROOT / "harness" / f"{name}.py" for name in names]
-    return _hashed((file, _meaning(file.read_text())) for file in files)
+    return _hashed((file, meaning(file.read_text())) for file in files)
 
 
 def _hashed(sources: Iterable[tuple[Path, str]]) -> str:
@@ -65,7 +65,7 @@ def _hashed(sources: Iterable[tuple[Path, str]]) -> str:
     return total.hexdigest()[:16]
 
 
-def _meaning(source: str) -> str:
+def meaning(source: str) -> str:
     """A source without its comments, docstrings and layout."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
