@@ -15,11 +15,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from harness import extractors, features, reference_file
@@ -32,10 +29,11 @@ from harness.npz import NpzBatch
 from harness.pictures import ImageSet, from_path
 from harness.progress import progress
 from harness.provenance import code_id, measuring_id
-from harness.record import Json, write_json
-from harness.reference import build, from_adm
+from harness.record import Json, check_target, write_json
+from harness.reference import MANIFOLD, build, from_adm
 from harness.reference_file import Reference
-from harness.shards import Shards, pixels_sha256, samples_sha256
+from harness.result_table import show, size_of
+from harness.shards import Shards, distinct, pixels_sha256, samples_sha256
 
 BLOCK = 250  # images of a shard
 
@@ -44,14 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args(arguments)
     try:
+        if options.output:
+            check_target(options.output)  # before hours of work
         result = run(options)
-    except (UserError, OSError, ValueError) as error:
+        show(result)
+        if options.output:
+            write_json(options.output, result)
+            print(f"written to {options.output}")
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    _show(result)
-    if options.output:
-        write_json(options.output, result)
-        print(f"written to {options.output}")
+    except KeyboardInterrupt:
+        kept = f"; go on with --features {options.features}" if options.features else ""
+        print(f"stopped{kept}", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -60,40 +64,27 @@ def run(options: argparse.Namespace) -> Json:
 
     Raises:
         UserError: a file that cannot be used, or two that do not go together.
-        ValueError: too few samples for a metric.
     """
     for said in options.weights:
         extractors.use_weights(said)
+    device = features.device_named(options.device)
     samples = from_path(options.samples)
     held_out = from_path(options.held_out) if options.held_out else None
-    device = features.device_named(options.device)
-    names, left_out = _extractors(options)
+    given = _given(options.reference)
+    _check(samples, held_out, given, options)
+    names, left_out = _extractors(given, options)
     models = {name: features.load(name, device) for name in names}
-    patches = {name: options.patch or extractors.patch_side(name, samples.size) for name in models}
-    found = {name: _reference(options, name, models[name], patches[name]) for name in models}
-    for real in found.values():
-        _check_sizes(samples, real, options)
-        patches[real.extractor] = real.facts["patch"]
-    if held_out is not None and held_out.size != samples.size:
-        raise UserError(
-            f"{options.held_out}: its images are {_size(held_out.size)}, the samples "
-            f"{_size(samples.size)}; the floor needs real images of the samples' size"
-        )
-    if held_out is not None and held_out.count < samples.count:
-        raise UserError(
-            f"{options.held_out}: holds {held_out.count} images; the floor needs as many as there "
-            f"are samples, {samples.count}"
-        )
-    result, sha256 = _measured(samples, samples.count, found, models, patches, options, device)
+    found = {name: _reference(given, name, model, options) for name, model in models.items()}
+    result, about = _measured(samples, samples.count, found, models, options, device)
     floor = Measured()
     if held_out is not None:
-        floor, _ = _measured(held_out, samples.count, found, models, patches, options, device)
+        floor, _ = _measured(held_out, samples.count, found, models, options, device)
     return {
         "samples": {"source": samples.describe, "digest": samples.digest, "count": samples.count,
-                    "size": list(samples.size), "sha256": sha256},
+                    "size": list(samples.size)} | about,
         "references": {name: real.facts | {"counts": dict(real.counts)}
                        for name, real in found.items()},
-        "held_out": held_out.describe if held_out else None,
+        "held_out": {"source": held_out.describe, "digest": held_out.digest} if held_out else None,
         "left_out": left_out,
         "protocol": {"neighbours": NEIGHBOURS, "splits": splits_of(samples.count),
                      "interval": "95 %, infinitesimal jackknife over the samples, reference fixed"},
@@ -106,20 +97,85 @@ def run(options: argparse.Namespace) -> Json:
     }  # fmt: skip
 
 
-def _extractors(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+def _given(path: Path) -> Reference | ImageSet:
+    """What stands in the reference's place: statistics that were made before, or images."""
+    if not path.is_dir() and reference_file.is_reference(path):
+        return reference_file.load(path, reference_file.read(path).extractor)
+    return from_path(path)
+
+
+def _check(
+    samples: ImageSet,
+    held_out: ImageSet | None,
+    given: Reference | ImageSet,
+    options: argparse.Namespace,
+) -> None:
+    """Refuse what cannot be compared, before anything is computed."""
+    size = given.size if isinstance(given, ImageSet) else tuple(given.facts["resolution"])
+    if size != samples.size:
+        raise UserError(
+            f"{options.samples}: its images are {size_of(samples.size)}, those of the reference "
+            f"{options.reference} {size_of(size)}; every extractor would resize both without a "
+            "word: build a reference at the samples' size (python -m harness.reference)"
+        )
+    if samples.count < 2:
+        raise UserError(f"{options.samples}: holds 1 image, at least 2 are needed")
+    if isinstance(given, ImageSet) and given.count < 2:
+        raise UserError(f"{options.reference}: holds 1 image, at least 2 are needed")
+    if options.patch is not None and options.patch > min(samples.size):
+        raise UserError(
+            f"--patch {options.patch}: does not fit into {size_of(samples.size)}; use at most "
+            f"{min(samples.size)}"
+        )
+    if isinstance(given, Reference):
+        for option, there in (
+            ("patch", given.facts["patch"]),
+            ("manifold", given.facts["manifold"]),
+        ):
+            if getattr(options, option) not in (None, there):
+                raise UserError(
+                    f"--{option} {getattr(options, option)}: {options.reference} was built with "
+                    f"{there}; leave the option away, or build another with python -m "
+                    f"harness.reference --{option} {getattr(options, option)}"
+                )
+    if held_out is None:
+        return
+    if held_out.size != samples.size:
+        raise UserError(
+            f"{options.held_out}: its images are {size_of(held_out.size)}, the samples "
+            f"{size_of(samples.size)}; the floor needs real images of the samples' size"
+        )
+    if held_out.count < samples.count:
+        raise UserError(
+            f"{options.held_out}: holds {held_out.count} images; the floor needs as many as there "
+            f"are samples, {samples.count}"
+        )
+    known = {samples.digest: "samples"}
+    known[given.digest if isinstance(given, ImageSet) else given.facts["digest"]] = "reference"
+    if held_out.digest in known:
+        raise UserError(
+            f"{options.held_out}: holds the images of the {known[held_out.digest]}; the floor "
+            "needs real images that are in neither"
+        )
+
+
+def _extractors(
+    given: Reference | ImageSet, options: argparse.Namespace
+) -> tuple[list[str], list[str]]:
     """The extractors to measure with, and those whose weights are not on this machine."""
     for name in options.extractors or ():
         extractors.facts(name)  # refuses a name that is none
-    if not options.reference.is_dir() and reference_file.is_reference(options.reference):
-        own = reference_file.read(options.reference).extractor
-        if options.extractors not in (None, [own]):
+    if isinstance(given, Reference):
+        if options.extractors not in (None, [given.extractor]):
             raise UserError(
-                f"{options.reference}: holds features of {own}, asked for "
+                f"{options.reference}: holds features of {given.extractor}, asked for "
                 f"{', '.join(options.extractors)}; leave --extractors away, or give the images"
             )
-        return [own], []
+        return [given.extractor], []
     if options.extractors:
         return list(dict.fromkeys(options.extractors)), []
+    if not options.reference.is_dir() and NpzBatch(options.reference).statistics():
+        extractors.weights_sha256(extractors.STANDARD)  # whose statistics the file carries
     there, left_out = [], []
     for name in extractors.FACTS:
         try:
@@ -131,27 +187,19 @@ def _extractors(options: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def _reference(
-    options: argparse.Namespace, extractor: str, model: nn.Module, patch: int
+    given: Reference | ImageSet, extractor: str, model: nn.Module, options: argparse.Namespace
 ) -> Reference:
-    path = options.reference
-    if not path.is_dir() and reference_file.is_reference(path):
-        return reference_file.load(path, extractor)
-    images = from_path(path)
-    manifold = min(options.manifold, images.count)
-    with progress(f"reference, {extractor}", images.count) as advance:
-        if path.is_dir():
-            return build(images, extractor, manifold, patch, model, advance)
-        return from_adm(NpzBatch(path), extractor, patch, model, manifold, advance)
+    """The reference for an extractor: as given, or built of the images."""
+    if isinstance(given, Reference):
+        return given
+    patch = options.patch or extractors.patch_side(extractor, given.size)
+    manifold = options.manifold or MANIFOLD
 
-
-def _check_sizes(samples: ImageSet, real: Reference, options: argparse.Namespace) -> None:
-    if tuple(real.facts["resolution"]) != samples.size:
-        raise UserError(
-            f"{options.samples}: its images are {_size(samples.size)}, those of the reference "
-            f"{options.reference} {_size(real.facts['resolution'])}; every extractor would resize "
-            "both without a word: build a reference at the samples' size (python -m "
-            "harness.reference --resolution)"
-        )
+    with progress(f"reference, {extractor}", given.count) as advance:
+        if options.reference.is_dir():
+            return build(given, extractor, manifold, patch, model, advance)
+        batch = NpzBatch(options.reference)
+        return from_adm(batch, extractor, patch, model, manifold, advance)
 
 
 def _measured(
@@ -159,13 +207,13 @@ def _measured(
     count: int,
     found: Mapping[str, Reference],
     models: Mapping[str, nn.Module],
-    patches: Mapping[str, int | None],
     options: argparse.Namespace,
     device: torch.device,
-) -> tuple[Measured, str]:
-    """The figures of the first `count` images by every extractor, and the hash of their pixels."""
+) -> tuple[Measured, Json]:
+    """The figures of the first `count` images by every extractor, and what their pixels say."""
     weights = {name: extractors.weights_sha256(name) for name in models}
-    key = digest([images.digest, count, weights, dict(patches), measuring_id()])
+    patches = {name: real.facts["patch"] for name, real in found.items()}
+    key = digest([images.digest, count, weights, patches, measuring_id()])
     with ExitStack() as stack:
         folder = options.features or Path(stack.enter_context(TemporaryDirectory()))
         shards = Shards(folder / key, key)
@@ -178,8 +226,11 @@ def _measured(
         result = Measured()
         for name, real in found.items():
             read = partial(_view, shards, name)
-            result |= measure(read, real, options.fid_infinity, device)
-        return result, samples_sha256(shards)
+            try:
+                result |= measure(read, real, options.fid_infinity, device)
+            except ValueError as error:
+                raise UserError(f"{images.describe}, {name}: {error}") from None
+        return result, {"sha256": samples_sha256(shards), "distinct": distinct(shards)}
 
 
 def _blocks(images: ImageSet, count: int, todo: Sequence[range]) -> Iterator[tuple[range, Tensor]]:
@@ -195,53 +246,6 @@ def _blocks(images: ImageSet, count: int, todo: Sequence[range]) -> Iterator[tup
 
 def _view(shards: Shards, extractor: str, view: str) -> Iterator[Tensor]:
     return shards.read(f"{extractor}/{view}")
-
-
-def _show(result: Json) -> None:
-    """The figures as a table, and what a reader must know of them."""
-    console = Console()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (("metric", "left"), ("value", "right"), ("95 % interval", "right"),
-                           ("real images", "right")):  # fmt: skip
-        table.add_column(title, justify=justify)  # type: ignore[arg-type]
-    for name, value in result["metrics"].items():
-        low_high = result["intervals"].get(name)
-        told = f"{low_high[0]:.5g} to {low_high[1]:.5g}" if low_high else "–"
-        floor = result["floor"].get(name)
-        mark = " †" if name in result["marks"] else ""
-        real = f"{floor:.5g}" if floor is not None else "–"
-        table.add_row(name, f"{value:.5g}{mark}", told, real)
-    console.print(table)
-    for name, reason in result["marks"].items():
-        console.print(f"† {name}: {reason}", soft_wrap=True, highlight=False)
-    samples = result["samples"]
-    lines = [
-        f"samples: {samples['count']} of {_size(samples['size'])}, {samples['source']}, "
-        f"sha256 {samples['digest'][:16]}"
-    ]
-    for name, facts in result["references"].items():
-        lines.append(
-            f"reference: {_counts(facts)} of {facts['source']}, digest {facts['digest'][:16]}; "
-            f"{name}, weights {facts['extractor_sha256'][:16]}, crops of {facts['patch']}"
-        )
-    if not result["held_out"]:
-        lines.append("real images: not measured; give some with --held-out for the floor")
-    if result["left_out"]:
-        lines.append(
-            f"left out, because their weights are not on this machine: "
-            f"{', '.join(result['left_out'])} (python -m harness.extractors says how to get them)"
-        )
-    for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
-
-
-def _counts(facts: Mapping[str, Any]) -> str:
-    counts = {str(n) if n is not None else "an unknown number" for n in facts["counts"].values()}
-    return " or ".join(sorted(counts)) + " images"
-
-
-def _size(size: Sequence[int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -266,9 +270,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--manifold",
         type=_positive,
-        default=10_000,
         metavar="N",
-        help="real images behind precision, recall, density, coverage and KID (%(default)s)",
+        help="real images behind precision, recall, density, coverage and KID, at most "
+        f"(default: {MANIFOLD:,})",
     )
     add("--fid-infinity", action="store_true", help="also extrapolate FID to infinite samples")
     add(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -28,11 +29,11 @@ from harness.metrics import splits_of
 from harness.neighbours import NEIGHBOURS
 from harness.pictures import from_dataset
 from harness.progress import progress as shown_progress
-from harness.provenance import measuring_id, seeing_id
+from harness.provenance import measuring_id
 from harness.record import Json, RunFolder, read_json, write_atomic, write_json
-from harness.reference import Reference, build, cached
+from harness.reference import Reference, build, cached, facts_of
 from harness.sample import batch_that_fits, generate
-from harness.shards import Shards, pixels_sha256, samples_sha256
+from harness.shards import Shards, distinct, pixels_sha256, samples_sha256
 from harness.train import Interrupted, make_model
 from models.dit import DiT
 
@@ -142,6 +143,7 @@ def evaluate(
             "floor": floor.metrics,
             "floor_intervals": floor.intervals,
             "samples_sha256": samples_sha256(shards),
+            "distinct": distinct(shards),
             "seconds": {"sample": sampled, "measure": time.monotonic() - started - sampled},
             "time": time.time(),
         },
@@ -217,37 +219,41 @@ def sample(
 
 
 def reference(cache: Path, task: Task, extractor: str, model: nn.Module) -> Reference:
-    """The reference of an evaluation, from `cache` where its content's key is there, else built.
+    """The reference of an evaluation, from `cache` where it is, else built.
 
-    The key hashes the data, size, counts, crops, the extractor's weights and the code that sees,
-    so a changed data set or extractor never meets an old reference.
+    It is named by and checked against its facts: data, size, counts, crops, the extractor's
+    weights and the code that sees. So a changed data set or extractor never meets an old one.
     """
     data, asked, entry = task.training.data, task.evaluation.evaluate, task.protocol[extractor]
+    images = from_dataset(data.name, "train", asked.reference_images, asked.resolution)
+    facts = facts_of(images, extractor, asked.manifold_images, entry["patch"])
 
     def make() -> Reference:
-        images = from_dataset(data.name, "train", asked.reference_images, asked.resolution)
         return build(images, extractor, asked.manifold_images, entry["patch"], model)
 
-    return cached(cache / "reference", digest([extractor, entry, seeing_id()]), extractor, make)
+    return cached(cache / "reference", facts, make)
 
 
 def floor_of(cache: Path, task: Task, real: Reference, model: nn.Module) -> Measured:
     """What real images in the samples' number get against the same reference, computed once."""
-    asked, entry = task.evaluation.evaluate, task.protocol[real.extractor]
-    key = digest([real.extractor, entry, asked.samples, asked.fid_infinity, measuring_id()])
-    file = cache / "floor" / f"{key}.json"
-    if not file.exists():
-        images = unseen_images(asked.samples, asked.reference_images, asked.resolution)
-        with TemporaryDirectory() as folder:
-            shards = Shards(Path(folder), key)
-            for start in range(0, len(images), 500):
-                part = images[start : start + 500]
-                seen = features.see(model, part, entry["patch"], start)
-                shards.write(range(start, start + len(part)), seen)
-            found = measure(shards.read, real, asked.fid_infinity)
-        write_json(file, {"metrics": found.metrics, "intervals": found.intervals})
-    kept = read_json(file, needs=("metrics", "intervals"))
-    return Measured(kept["metrics"], kept["intervals"])
+    asked = task.evaluation.evaluate
+    of = {"reference": real.facts, "samples": asked.samples, "infinity": asked.fid_infinity,
+          "code": measuring_id()}  # fmt: skip
+    file = cache / "floor" / f"{digest(of)}.json"
+    with suppress(UserError):  # missing or damaged: made anew
+        kept = read_json(file, needs=("of", "metrics", "intervals"))
+        if kept["of"] == of:
+            return Measured(kept["metrics"], kept["intervals"])
+    images = unseen_images(asked.samples, asked.reference_images, asked.resolution)
+    with TemporaryDirectory() as folder:
+        shards = Shards(Path(folder), "floor")
+        for start in range(0, len(images), 500):
+            part = images[start : start + 500]
+            seen = features.see(model, part, real.facts["patch"], start)
+            shards.write(range(start, start + len(part)), seen)
+        found = measure(shards.read, real, asked.fid_infinity)
+    write_json(file, {"of": of, "metrics": found.metrics, "intervals": found.intervals})
+    return found
 
 
 def image_grid(images: torch.Tensor, columns: int) -> bytes:

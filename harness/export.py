@@ -4,7 +4,8 @@
 
 Images that the evaluation kept (`job.keep: images`) are taken from there; else they are generated
 again from the weights, for image i is a function of (seed, i). Either way their hash is compared
-with that of the images that were measured.
+with that of the images that were measured. Exit status: 0 they are these, 1 they are others (and
+are written all the same), 2 bad input.
 """
 
 import argparse
@@ -95,6 +96,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         task, job = task_of(options.run_dir, options.eval_id)
+        target = options.npz or options.png
+        if options.npz and (target.exists() or target.suffix != ".npz"):
+            raise UserError(f"{target}: must be a new file that ends in .npz; name another one")
         samples = task.evaluation.evaluate.samples
         total = hashlib.sha256()
         with progress("exporting", samples) as advance:
@@ -105,7 +109,6 @@ def main(arguments: list[str] | None = None) -> int:
                     yield images
                     advance(len(images))
 
-            target = options.npz or options.png
             if options.npz:
                 blocks = passing()
                 first = next(blocks)
@@ -126,9 +129,11 @@ def main(arguments: list[str] | None = None) -> int:
     elif result["samples_sha256"] != total.hexdigest():
         print(
             "these are not, to the last bit, the images that were measured: another machine, "
-            "device or number of threads rounds differently",
+            "device, number of threads or batch rounds differently, or the weights were changed; "
+            "`python -m harness.evaluate` tells whether it matters",
             file=sys.stderr,
         )
+        return 1
     return 0
 
 

@@ -243,11 +243,11 @@ def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
     One product of (-2x, |x|^2, 1) and (y, 1, |y|^2), so a distance of 0 is one only within about
     1e-15 (|x|^2 + |y|^2), and may be negative: float64, and features that are centred.
     """
-    ones_x, ones_y = torch.ones_like(x[:, :1]), torch.ones_like(y[:, :1])
-    left = torch.cat([-2 * x, x.square().sum(1, keepdim=True), ones_x], 1)
-    right = torch.cat([y, ones_y, y.square().sum(1, keepdim=True)], 1)
+    right = torch.cat([y, torch.ones_like(y[:, :1]), y.square().sum(1, keepdim=True)], 1)
     for start in range(0, len(x), ROWS):
-        yield start, left[start : start + ROWS] @ right.T
+        rows = x[start : start + ROWS]
+        left = [-2 * rows, rows.square().sum(1, keepdim=True), torch.ones_like(rows[:, :1])]
+        yield start, torch.cat(left, 1) @ right.T
 
 
 def checked(values: Tensor | Array, what: str, least: int) -> Tensor:

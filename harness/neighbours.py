@@ -50,14 +50,12 @@ def prdc(
     x, y = checked_pair(generated, real, k_pr + 1, max(k_pr, k_dc) + 1)
     x, y = (values.to(device or "cpu").double() for values in (x, y))
     x, y = x - y.mean(0), y - y.mean(0)
-    # Distances that are equal can come out unequal by rounding; a tie counts as inside.
-    edge = 1e-12 * float(torch.cat([x, y]).square().sum(1).max())
-    own = nearest(x, k_pr)[:, -1:].square() + edge  # [N, 1]
     known = real_radii or {}
     if not {k_pr, k_dc} <= known.keys():
         distances = nearest(y, max(k_pr, k_dc)).cpu().numpy()
         known = {k: distances[:, k - 1] for k in (k_pr, k_dc)}
-    near, around = (_squared(known[k], y) + edge for k in (k_pr, k_dc))  # [M]
+    own = _reach(x, nearest(x, k_pr)[:, -1])[:, None]  # [N, 1]
+    near, around = (_reach(y, _lengths(known[k], y)) for k in (k_pr, k_dc))  # [M]
 
     precise = torch.empty(len(x), dtype=torch.bool, device=x.device)
     dense = torch.empty(len(x), dtype=torch.float64, device=x.device)
@@ -66,7 +64,7 @@ def prdc(
         rows = slice(start, start + len(block))
         precise[rows] = (block <= near).any(1)
         inside = (block <= around).float()
-        dense[rows] = inside.sum(1) / k_dc
+        dense[rows] = inside.sum(1).double() / k_dc
         covered += _counted(inside, start)
         recalled += _counted((block <= own[rows]).float(), start)
 
@@ -79,10 +77,16 @@ def prdc(
     return {kind: (float(value), u.cpu().numpy()) for kind, (value, u) in result.items()}
 
 
-def _squared(radii: Array, y: Tensor) -> Tensor:
+def _lengths(radii: Array, y: Tensor) -> Tensor:
     if radii.shape != (len(y),) or not (np.isfinite(radii).all() and (radii >= 0).all()):
         raise ValueError(f"the real samples' radii are not {len(y)} lengths")
-    return torch.from_numpy(radii).to(y).square()
+    return torch.from_numpy(radii).to(y)
+
+
+def _reach(centres: Tensor, radii: Tensor) -> Tensor:
+    """Squared radii, widened by the rounding of squared distances: a tie counts as inside."""
+    squares = radii.square()
+    return squares + 1e-12 * (squares + centres.square().sum(1))
 
 
 def _counted(inside: Tensor, start: int) -> Tensor:
@@ -98,6 +102,6 @@ def _counted(inside: Tensor, start: int) -> Tensor:
 def _covering(counted: Tensor, samples: int) -> tuple[Tensor, Tensor]:
     """The share of columns that any of `samples` rows holds, and each row's influence on it."""
     count, row = counted
-    alone = torch.bincount(row[count == 1].long(), minlength=samples) / len(count)
+    alone = torch.bincount(row[count == 1].long(), minlength=samples).double() / len(count)
     # Scaled so that sum(u^2) / N^2 is the jackknife's variance (N - 1) / N sum(alone - mean)^2.
     return (count > 0).double().mean(), (alone - alone.mean()) * (samples * (samples - 1)) ** 0.5

@@ -32,6 +32,7 @@ from harness.npz_arrays import (
     take,
     temporary_beside,
 )  # fmt: skip
+from harness.record import check_target
 
 __all__ = ["NpzBatch", "NpzError", "NpzWriter"]
 
@@ -143,6 +144,7 @@ class NpzWriter:
         self._arrays = dict(arrays or {})
 
     def __enter__(self) -> "NpzWriter":
+        check_target(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._temporary = temporary_beside(self.path)
         self._archive = zipfile.ZipFile(self._temporary, "w", allowZip64=True)

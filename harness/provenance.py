@@ -24,9 +24,12 @@ SEEING = (
 MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (
     *MEASURING, "run", "train", "engine", "objective", "ema", "checkpoint", "sample", "identity",
-    "extractors", "shards", "evaluation",
+    "extractors", "shards", "reference_file", "evaluation",
 )  # fmt: skip
-PACKAGES = ("torch", "torchvision", "deepspeed", "numpy", "torch-fidelity", "safetensors", "ray")
+PACKAGES = (
+    "torch", "torchvision", "deepspeed", "numpy", "scipy", "pillow", "torch-fidelity", "timm",
+    "safetensors", "ray",
+)  # fmt: skip
 
 
 @cache

@@ -32,8 +32,19 @@ from harness.identity import FORMAT, training_json
 Json = dict[str, Any]
 
 
+def check_target(path: Path) -> None:
+    """Refuse to write where a rename would replace a folder or a device, such as /dev/null.
+
+    Raises:
+        UserError: there is one.
+    """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file; name another one to write to")
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a whole file: it appears under its name complete, or not at all."""
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")

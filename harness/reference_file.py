@@ -23,6 +23,7 @@ from safetensors.numpy import save as to_safetensors
 
 from harness import extractors
 from harness.errors import UserError, got, short
+from harness.identity import digest
 from harness.npz import NpzWriter
 from harness.npz_arrays import (
     IMAGES,
@@ -189,14 +190,16 @@ def is_reference(path: Path) -> bool:
     return path.suffix == ".safetensors" or "facts" in keys_of(path)
 
 
-def cached(folder: Path, key: str, extractor: str, build: Callable[[], Reference]) -> Reference:
-    """The reference of this key from `folder`, or built and put there.
+def cached(folder: Path, facts: Json, build: Callable[[], Reference]) -> Reference:
+    """The reference of these facts (`reference.facts_of`) from `folder`, or built and put there.
 
-    The key hashes everything that it depends on. A damaged or stale file is made again.
+    A file that is damaged, stale or, whatever its name, of other facts is made again.
     """
-    file = folder / f"{key}.safetensors"
+    file = folder / f"{digest(facts)}.safetensors"
     with contextlib.suppress(WrongReferenceError):
-        return load(file, extractor)
+        found = load(file, facts["extractor"])
+        if found.facts == facts:
+            return found
     made = build()
     save(made, file)
     return made

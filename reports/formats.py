@@ -101,7 +101,7 @@ def side_by_side(metrics: Iterable[str]) -> list[tuple[str, ...]]:
 
 def significant(value: float, digits: int = 3) -> str:
     """`20.9`, `0.700`, `1234`: `digits` significant digits, and never an exponent."""
-    return f"{value:.{_decimals(value, digits)}f}"
+    return f"{value:.{decimals(value, digits)}f}"
 
 
 def scaled(metric: str, value: float) -> float:
@@ -111,20 +111,28 @@ def scaled(metric: str, value: float) -> float:
 
 def figure(metric: str, value: float, like: float | None = None) -> str:
     """A metric's value, with the decimals that `like` would have (its spread: its mean)."""
-    decimals = DECIMALS.get(family(metric))
-    if decimals is None:
-        decimals = _decimals(scaled(metric, value if like is None else like))
-    text = f"{scaled(metric, value):.{decimals}f}"
-    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+    return _written(metric, value, usual_decimals(metric, value if like is None else like))
 
 
-def signed(metric: str, value: float, like: float | None = None) -> str:
-    """`+1.25`, `−8.94`, `0.00`."""
-    text = figure(metric, value, like)
+def signed(metric: str, value: float, places: int) -> str:
+    """`+1.25`, `−8.94`, `0.00`: a difference, with this many decimals."""
+    text = _written(metric, value, places)
     return "+" + text if value > 0 and float(text) != 0 else text
 
 
-def _decimals(value: float, digits: int = 3) -> int:
+def _written(metric: str, value: float, places: int) -> str:
+    text = f"{scaled(metric, value):.{places}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def usual_decimals(metric: str, value: float) -> int:
+    """The decimals that a metric's value is written with."""
+    fixed = DECIMALS.get(family(metric))
+    return decimals(scaled(metric, value)) if fixed is None else fixed
+
+
+def decimals(value: float, digits: int = 3) -> int:
+    """How many decimals `digits` significant digits of a value have."""
     if value == 0 or not math.isfinite(value):
         return digits - 1
     exponent = int(f"{abs(value):.{digits - 1}e}".partition("e")[2])  # after rounding

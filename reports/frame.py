@@ -19,9 +19,14 @@ COLUMNS = (
 def long_frame(sweep: Sweep) -> pd.DataFrame:
     """One line for each cell, column, seed and metric that is measured, in the metric's own unit.
 
+    A metric that could not be computed has a line too: a mark and no value.
     `low` and `high` are the ends of the 95 % interval over the samples of this one seed.
     """
-    lines = [_line(sweep, row, metric) for row in sweep.rows for metric in row.metrics]
+    lines = [
+        _line(sweep, row, metric)
+        for row in sweep.rows
+        for metric in dict.fromkeys([*row.metrics, *row.marks])
+    ]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -39,7 +44,7 @@ def _line(sweep: Sweep, row: Row, metric: str) -> dict[str, Any]:
         + "".join(f" {k}={v}" for k, v in row.column.rest),
         "seed": row.seed,
         "metric": metric,
-        "value": row.metrics[metric],
+        "value": row.metrics.get(metric),
         "low": low,
         "high": high,
         "mark": row.marks.get(metric),

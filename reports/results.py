@@ -213,49 +213,6 @@ def _seed_counts(sweep: Sweep, metrics: Sequence[str]) -> set[int]:
     }
 
 
-def _spreads(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> list[str]:
-    """What a spread or an interval is over, and how far the samples alone leave figures open."""
-    if not counts:
-        return []
-    widths = {metric: half_widths(sweep.rows, metric) for metric in metrics}
-    ranges = [_range(metric, own) for metric, own in widths.items() if own]
-    if counts == {1}:
-        brackets = " In brackets is the 95 % interval over the samples (infinitesimal jackknife, "
-        brackets += "the reference held fixed)."
-        known = ranges and not several_seeds(sweep.rows)
-        return [f"n = 1 seed: no spread between seeds is known.{brackets if known else ''}"]
-    fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
-    told = [f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."]
-    if ranges:
-        told += [
-            "The samples alone, apart from seeds, leave a figure open by half of its 95 % interval "
-            "over samples, the reference held fixed: that of each seed is in table.csv, that of "
-            "the floor in brackets, and the smallest and largest stand below each table.",
-            f"Over samples: {listed(ranges)}.",
-        ]
-    return told
-
-
-def _range(metric: str, widths: Sequence[float]) -> str:
-    ends = (significant(scaled(metric, end), 2) for end in (min(widths), max(widths)))
-    return " to ".join(f"± {end}" for end in dict.fromkeys(ends)) + f" ({noun(metric)})"
-
-
-def _measured_against(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
-    """How many images are behind each figure, where it is the same number for all."""
-    real = "manifold_images" if family(metrics[0]) in OF_MANIFOLD else "reference_images"
-    used = {
-        (row.protocol.get("samples"), row.protocol.get(real))
-        for row in sweep.rows
-        if row.metrics.keys() & set(metrics)
-    }
-    if len(used) != 1:
-        return []
-    samples, images = used.pop()
-    against = "" if family(metrics[0]) == "is" else f", against {images} real ones"
-    return [f"Each figure is of {samples} generated images{against}."]
-
-
 def _mixed(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
     mixed = {
         column.title: None
@@ -269,14 +226,3 @@ def _mixed(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
         f"At {', '.join(mixed)} the figures are of different protocols [letters: see Provenance] "
         "and must not be compared; none is marked as best."
     ]
-
-
-def _reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
-    """Why figures carry the sign, each reason once."""
-    found: dict[str, dict[str, None]] = {}
-    for column in sweep.columns:
-        for metric in metrics:
-            for reasons in marked(sweep.rows, column, metric).values():
-                for reason in reasons:
-                    found.setdefault(reason, {})[noun(metric)] = None
-    return [f"{MARKED} {listed(names)}: {reason}." for reason, names in found.items()]

@@ -94,10 +94,10 @@ def floors(rows: Iterable[Row], column: Column, metric: str) -> dict[str, Summar
 
 
 def marked(rows: Iterable[Row], column: Column, metric: str) -> dict[str, list[str]]:
-    """Cell id -> why its figure in this column must not be taken like others."""
+    """Cell id -> why its figure in this column must not be taken like others, or is not there."""
     found: dict[str, list[str]] = {}
     for row in rows:
-        if row.column == column and metric in row.metrics and metric in row.marks:
+        if row.column == column and metric in row.marks:
             found.setdefault(row.cell_id, []).append(row.marks[metric])
     return found
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reports.compare import Difference, difference, interval
-from reports.formats import counted, family, figure, noun, signed, title
+from reports.compare import Difference, difference, interval, places_of
+from reports.formats import counted, family, figure, listed, noun, signed, title
 from reports.load import Column, Row, Sweep, leading
 from reports.stats import (
     Summary,
@@ -73,7 +73,7 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str:
     where, name = f"At {column.title}", _name(sweep, metric)
     if len(protocols(sweep.rows, column, metric)) > 1:
         return f"{where} the rows were measured by more than one protocol and are not compared."
-    if found.keys() == marked(sweep.rows, column, metric).keys():
+    if found.keys() <= marked(sweep.rows, column, metric).keys():
         return f"{where} every {name} is marked {MARKED}, so none is called the lowest."
     top = winners(sweep.rows, column, metric)
     if not top:
@@ -113,7 +113,8 @@ def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str])
     if change is None:
         return f"{told}, with no seed in common"
     if change.low is None:
-        return f"{told}, a difference of {signed(metric, change.mean, mean)} on one seed"
+        alone = signed(metric, change.mean, places_of(metric, change, mean))
+        return f"{told}, a difference of {alone} on one seed"
     told += f", a difference of {interval(metric, change, found[top[0]].mean)}"
     told += f" over {change.over if change.over == 'samples' else counted(change.n, 'seed')}"
     if change.excludes_zero:
@@ -144,12 +145,9 @@ def headline(rows: Sequence[Row]) -> list[str]:
 def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
     column = largest(rows, metric)
     where = f"{title(metric)} at {column.title}"
-    if len(protocols(rows, column, metric)) > 1:
-        return [f"{where}: measured by more than one protocol, so rows are not compared"]
-    top = winners(rows, column, metric)
-    if not top:
-        return [f"{where}: no figure is finite and without a mark, so none is called best"]
-    first = top[0]
+    if why := _why_none(rows, column, metric):
+        return [f"{where}: {why}"]
+    first = winners(rows, column, metric)[0]
     found = summaries(rows, column, metric)
     names = {row.cell_id: row.method for row in rows}
     baseline = next((row.cell_id for row in rows if row.is_baseline), None)
@@ -184,13 +182,26 @@ def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
     return lines + ([" | ".join(last)] if last else [])
 
 
+def _why_none(rows: Sequence[Row], column: Column, metric: str) -> str:
+    """Why no row of a column is called best; nothing where one is."""
+    if len(protocols(rows, column, metric)) > 1:
+        return "measured by more than one protocol, so rows are not compared"
+    if winners(rows, column, metric):
+        return ""
+    doubtful = marked(rows, column, metric)
+    if summaries(rows, column, metric).keys() <= doubtful.keys():
+        reasons = dict.fromkeys(reason for own in doubtful.values() for reason in own)
+        return f"every figure is marked {MARKED} ({listed(reasons)}), so none is called best"
+    return "no figure is finite and without a mark, so none is called best"
+
+
 def _patch_line(rows: Sequence[Row], metric: str) -> str:
     """Which row is best where detail counts, in one line."""
     column = largest(rows, metric)
     where = f"{title(metric)} at {column.title}"
+    if why := _why_none(rows, column, metric):
+        return f"{where}: {why}"
     top = winners(rows, column, metric)
-    if len(protocols(rows, column, metric)) > 1 or not top:
-        return f"{where}: rows are not compared"
     found = summaries(rows, column, metric)
     names = {row.cell_id: row.method for row in rows}
     told = [f"{where}: lowest is {names[top[0]]} {spread(metric, found[top[0]])}"]

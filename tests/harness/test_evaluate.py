@@ -6,9 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.numpy import load_file
-from safetensors.numpy import save_file as save
 
 from harness import evaluate, features, metrics
 from harness.data import real_images
@@ -111,21 +108,29 @@ def test_statistics_beside_the_samples_are_not_used(files: Path, tmp_path: Path)
     assert found == plain
 
 
-def test_kept_features_are_not_made_again(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_killed_command_goes_on_from_its_features(files: Path, tmp_path: Path) -> None:
+    write(tmp_path / "many.npz", real_images("test", 600, SIZE))
+    arguments = ("--samples", tmp_path / "many.npz", "--reference", files / "real.npz",
+                 "--features", tmp_path / "features")  # fmt: skip
+    first = measured(tmp_path, *arguments)
+    shards = sorted((tmp_path / "features").rglob("*.safetensors"))
+    assert len(shards) == 3
+    shards[1].unlink()
+    before = [shards[number].stat().st_mtime_ns for number in (0, 2)]
+    assert measured(tmp_path, *arguments) == first
+    assert [shards[number].stat().st_mtime_ns for number in (0, 2)] == before
+    assert shards[1].exists()
+
+
+def test_copies_among_the_samples_are_told(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("--samples", files / "samples.npz", "--reference", files / "real.npz")
-    first = measured(tmp_path, *arguments, "--features", tmp_path / "features")
-    shards = list((tmp_path / "features").rglob("*.safetensors"))
-    assert shards
-    for shard in shards:  # what is measured comes from there
-        kept = load_file(shard)
-        kept["fashion-cnn/features"] += 1
-        with safe_open(shard, "np") as file:
-            save(kept, shard, file.metadata())
-    second = measured(tmp_path, *arguments, "--features", tmp_path / "features")
-    assert second["metrics"]["fid.fashion-cnn"] > first["metrics"]["fid.fashion-cnn"] + 10
-    assert second["metrics"]["sfid.fashion-cnn"] == first["metrics"]["sfid.fashion-cnn"]
+    write(tmp_path / "copies.npz", real_images("test", 30, SIZE).repeat(2, 1, 1, 1))
+    found = measured(
+        tmp_path, "--samples", tmp_path / "copies.npz", "--reference", files / "real.npz"
+    )
+    assert found["samples"]["distinct"] == 30
+    assert "only 30 of the samples are distinct" in capsys.readouterr().out
 
 
 def bad(tmp_path: Path, name: str, **arrays: np.ndarray) -> Path:
@@ -142,7 +147,7 @@ def test_bad_input_is_refused_with_what_to_do(
     truncated.write_bytes(samples.read_bytes()[:-5000])
     cases = [
         ((bad(tmp_path, "size.npz", arr_0=pixels[:, :12]), real), "12x12, those of the reference"),
-        ((bad(tmp_path, "few.npz", arr_0=pixels[:1]), real), "at least 2"),
+        ((bad(tmp_path, "few.npz", arr_0=pixels[:1]), real), "few.npz: holds 1 image, at least 2"),
         ((bad(tmp_path, "nan.npz", arr_0=np.full((9, 16, 12, 3), np.nan)), real), "NaN"),
         ((truncated, real), "truncated"),
         ((files / "sample.npz", real), "samples.npz"),
@@ -150,6 +155,15 @@ def test_bad_input_is_refused_with_what_to_do(
         ((samples, real, "--extractors", "inception-v3-compat"), "RESOLUTE_INCEPTION_WEIGHTS"),
         ((samples, real, "--patch", "13"), "13"),
         ((samples, real, "--device", "cudda"), "cudda"),
+        ((samples, real, "--output", tmp_path), "is no regular file"),
+        ((samples, real, "--held-out", samples), "holds the images of the samples"),
+        (
+            (
+                samples,
+                bad(tmp_path, "adm.npz", arr_0=pixels, mu=np.zeros(2048), sigma=np.eye(2048)),
+            ),
+            "the weights of inception-v3-compat are not on this machine",
+        ),
         ((samples, real, "--held-out", bad(tmp_path, "less.npz", arr_0=pixels[:20])), "as many as"),
     ]
     for (one, other, *more), told in cases:
@@ -160,7 +174,7 @@ def test_bad_input_is_refused_with_what_to_do(
         assert ended.out == ""
 
 
-def test_a_reference_of_another_extractor_is_refused(
+def test_a_reference_of_another_kind_is_refused(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ended = command(
@@ -170,8 +184,13 @@ def test_a_reference_of_another_extractor_is_refused(
     assert ended.returncode == 0, ended.stderr
     arguments = ["--samples", str(files / "samples.npz"), "--reference"]
     reference = str(tmp_path / "ref.safetensors")
-    assert evaluate.main([*arguments, reference, "--extractors", "dinov2"]) == 2
-    assert "holds features of fashion-cnn" in capsys.readouterr().err
+    for option, value, told in (
+        ("--extractors", "dinov2", "holds features of fashion-cnn"),
+        ("--patch", "5", "was built with 6"),
+        ("--manifold", "100", f"was built with {REAL}"),
+    ):
+        assert evaluate.main([*arguments, reference, option, value]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_the_command_has_no_traceback(files: Path) -> None:

@@ -223,7 +223,10 @@ def test_the_usual_crop_written_out_is_the_same_evaluation() -> None:
     ("evaluate", "told"),
     [
         ({"patch_size": 13}, "evaluate.patch_size 13 does not fit into evaluate.resolution 12x12"),
-        ({"samples": 50_001}, "more than fashion_mnist's 50000 real images that are not in the ref"),
+        (
+            {"samples": 50_001},
+            "fashion_mnist's 50000 real images that are not in the",
+        ),
         ({"reference_images": 60_001}, "reference_images 60001 is more than fashion_mnist's 60000"),
         ({"reference_images": 100, "manifold_images": 200}, "which they are the first of"),
     ],

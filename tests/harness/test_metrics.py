@@ -283,8 +283,8 @@ def test_kid_with_too_few_samples_takes_the_smaller_side() -> None:
 def test_kid_of_one_distribution_is_about_0() -> None:
     draws = np.random.default_rng(0)
     x, y, other = (draws.normal(loc, 1, (2000, 8)) for loc in (0, 0, 0.5))
-    assert abs(metrics.kid(x, y)) < 1e-3
-    assert metrics.kid(x, other) > 0.02
+    assert abs(metrics.kid(x, y)) < 3e-3
+    assert metrics.kid(x, other) > 0.03
 
 
 # Radii
@@ -296,7 +296,7 @@ def test_radii_written_out(seed: int, count: int, k: int, width: int) -> None:
     values = sample(seed, count, width)
     distances = np.linalg.norm(values[:, None] - values, axis=2)
     expected = np.sort(distances, axis=1)[:, k]  # a sample is its own 0th neighbour
-    np.testing.assert_allclose(metrics.radii(values, k), expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.radii(values, k), expected, rtol=1e-6, atol=1e-9)
 
 
 def test_radii_of_samples_that_are_there_twice(monkeypatch: pytest.MonkeyPatch) -> None:

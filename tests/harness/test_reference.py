@@ -365,16 +365,17 @@ class TestCached:
             return made
 
         for _ in range(3):
-            assert same(cached(tmp_path / "cache", "key", CNN, counted), made)
+            assert same(cached(tmp_path, made.facts, counted), made)
         assert len(builds) == 1
-        file = tmp_path / "cache" / "key.safetensors"
+        (file,) = tmp_path.iterdir()
         file.write_bytes(file.read_bytes()[:5000])
-        assert same(cached(tmp_path / "cache", "key", CNN, counted), made)
+        assert same(cached(tmp_path, made.facts, counted), made)
         assert len(builds) == 2
-        save(replace(made, facts=made.facts | {"features_code": "old"}), file)
-        assert same(cached(tmp_path / "cache", "key", CNN, counted), made)
-        assert same(read(file), made)
-        assert len(builds) == 3
+        for change in ({"features_code": "old"}, {"digest": "of other images"}, {"images": 3}):
+            save(replace(made, facts=made.facts | change), file)
+            assert same(cached(tmp_path, made.facts, counted), made)
+            assert same(read(file), made)
+        assert len(builds) == 5
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import torch
+
 from harness.config import (
     Data,
     Inference,
@@ -138,7 +139,9 @@ def test_upsampling_generates_the_training_size() -> None:
     training = made()
     model = network(training)
     small = generate(model, training, inference(), (8, 8), "balanced", 0, range(3), CPU)
-    large = generate(model, training, inference(resize="bicubic"), (16, 16), "balanced", 0, range(3), CPU)
+    large = generate(
+        model, training, inference(resize="bicubic"), (16, 16), "balanced", 0, range(3), CPU
+    )
     assert large.shape == (3, 1, 16, 16)
     pooled = torch.nn.functional.avg_pool2d(large.float(), 2)
     assert (pooled - small.float()).abs().mean() < 12
@@ -147,7 +150,9 @@ def test_upsampling_generates_the_training_size() -> None:
 def test_micro_conditions_are_neutral_at_every_size() -> None:
     training = made(micro_conditioning=MicroConditioning(kind="crop"))
     model = network(training)
-    assert generate(model, training, inference(), (16, 12), "balanced", 0, range(2), CPU).shape[2:] == (16, 12)
+    assert generate(model, training, inference(), (16, 12), "balanced", 0, range(2), CPU).shape[
+        2:
+    ] == (16, 12)
 
 
 def test_randomized_training_reaches_its_whole_range() -> None:

@@ -57,6 +57,15 @@ def test_a_cut_off_shard_is_made_again(tmp_path: Path, keep: int) -> None:
     assert shards.missing(20, 10) == [range(10)]
 
 
+def test_a_bit_that_flipped_makes_a_shard_anew(tmp_path: Path) -> None:
+    shards = written(tmp_path, range(10), range(10, 20))
+    file = sorted(tmp_path.iterdir())[1]
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 4
+    file.write_bytes(content)
+    assert shards.missing(20, 10) == [range(10, 20)]
+
+
 def test_overlapping_shards_leave_each_sample_once(tmp_path: Path) -> None:
     shards = written(tmp_path, range(10), range(5, 15), range(15, 20))
     assert shards.missing(20, 10) == [range(10, 15)]

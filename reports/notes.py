@@ -1,0 +1,102 @@
+"""What stands below the tables of figures: what a figure is of, and why one is doubtful."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from reports.formats import INCEPTION, extractor, family, listed, noun, scaled, significant
+from reports.load import Column, Row, Sweep
+from reports.stats import floors, half_widths, marked, measured, several_seeds
+from reports.tables import MARKED
+
+OF_MANIFOLD = ("precision", "recall", "kid", "density", "coverage")  # against fewer real images
+MOST_FILES = 5  # named below a table
+
+
+def spreads(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> list[str]:
+    """What a spread or an interval is over, and how far the samples alone leave figures open.
+
+    Args:
+        counts: the numbers of seeds behind the figures.
+    """
+    if not counts:
+        return []
+    widths = {metric: half_widths(sweep.rows, metric) for metric in metrics}
+    ranges = [_range(metric, own) for metric, own in widths.items() if own]
+    floor = any(
+        one.low is not None
+        for column in sweep.columns
+        for metric in metrics
+        for one in floors(sweep.rows, column, metric).values()
+    )
+    if counts == {1}:
+        told = "n = 1 seed: no spread between seeds is known."
+        rows = bool(ranges) and not several_seeds(sweep.rows)
+        if rows or floor:
+            of = "" if rows else " of the floor"
+            told += f" In brackets is the 95 % interval{of} over the samples (infinitesimal "
+            told += "jackknife, the reference held fixed)."
+        if rows and _bare(sweep, metrics):
+            told += " A figure without brackets has none: no sample changes it."
+        return [told]
+    fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
+    notes = [f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."]
+    if ranges:
+        brackets = "that of the floor in brackets, " if floor else ""
+        notes += [
+            "The samples alone, apart from seeds, leave a figure open by half of its 95 % interval "
+            f"over samples, the reference held fixed: that of each seed is in table.csv, {brackets}"
+            "and the smallest and largest stand below each table.",
+            f"Over samples: {listed(ranges)}.",
+        ]
+    return notes
+
+
+def _bare(sweep: Sweep, metrics: Sequence[str]) -> bool:
+    """Whether a figure of a row has no interval over samples."""
+    return any(m in row.metrics and m not in row.intervals for row in sweep.rows for m in metrics)
+
+
+def _range(metric: str, widths: Sequence[float]) -> str:
+    ends = (significant(scaled(metric, end), 2) for end in (min(widths), max(widths)))
+    return " to ".join(f"± {end}" for end in dict.fromkeys(ends)) + f" ({noun(metric)})"
+
+
+def measured_against(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    """How many images are behind the figures: of all columns, or of those that have it alike."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for column in sweep.columns:
+        found = dict.fromkeys(
+            _images(row, metric)
+            for metric in metrics
+            for by_seed in measured(sweep.rows, column, metric).values()
+            for row in by_seed.values()
+        )
+        if found:
+            alike.setdefault(tuple(found), []).append(column.title)
+    if not alike:
+        return []
+    if len(alike) == 1 and len(next(iter(alike))) == 1:
+        return [f"Each figure is of {next(iter(alike))[0]}."]
+    told = (f"at {listed(columns)} of {', or of '.join(of)}" for of, columns in alike.items())
+    return [f"The figures are {'; '.join(told)}."]
+
+
+def _images(row: Row, metric: str) -> str:
+    """`500 generated images, against 20000 real ones`."""
+    protocol = row.protocols.get(extractor(metric), row.protocol)
+    generated = f"{protocol.get('samples')} generated images"
+    if family(metric) == "is":
+        return generated
+    real = "manifold_images" if family(metric) in OF_MANIFOLD else "reference_images"
+    return f"{generated}, against {protocol.get(real)} real ones"
+
+
+def reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    """Why figures carry the sign or are not there, each reason once."""
+    found: dict[str, dict[str, None]] = {}
+    for column in sweep.columns:
+        for metric in metrics:
+            for own in marked(sweep.rows, column, metric).values():
+                for reason in own:
+                    found.setdefault(reason, {})[noun(metric)] = None
+    return [f"{MARKED} {listed(names)}: {reason}." for reason, names in found.items()]
