@@ -9,6 +9,7 @@ batch (its `mu`, `sigma`, `mu_s`, `sigma_s` are used), or images like the sample
 """
 
 import argparse
+import errno
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -50,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
             write_json(options.output, result)
             print(f"written to {options.output}")
     except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        where = options.features or "the folder of temporary files (TMPDIR)"
+        print(f"no space left in {where}; free some" if full else error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         kept = f"; go on with --features {options.features}" if options.features else ""

@@ -93,6 +93,14 @@ def _kid(read: Read, real: Reference, _device: torch.device | None) -> Figures:
 OTHERS = {("is",): _score, ("precision", "recall", "density", "coverage"): _prdc, ("kid",): _kid}
 
 
+def _mark(marks: dict[str, str], kind: str, samples: int, real: int | None, width: int) -> None:
+    """Mark a figure of too few samples, or of a reference of too few (None: unknown)."""
+    if few := shortfall(kind, samples, width):
+        marks[kind] = few
+    elif real is not None and (few := shortfall(kind, real, width)):
+        marks[kind] = f"the reference has {few}"
+
+
 def measure(
     read: Read, real: Reference, infinity: bool = False, device: torch.device | None = None
 ) -> Measured:
@@ -123,31 +131,34 @@ def measure(
         influence = np.concatenate([frechet_influence(block, gradient) for block in read(view)])
         value = frechet_distance(own.mean, own.covariance, mean, covariance)
         found[kind] = value, influence
-        if few := shortfall(kind, own.count, len(mean)):
-            marks[kind] = few
-        elif (count := real.counts[view]) and (few := shortfall(kind, count, len(mean))):
-            marks[kind] = f"the reference has {few}"
+        behind = real.counts[view]
+        _mark(marks, kind, own.count, behind, len(mean))
         if infinity and kind != "sfid":
             every = torch.cat(list(read(view)))
             try:
                 beyond[f"{kind}-infinity"] = extrapolated(every, mean, covariance)
             except ValueError as error:
                 marks[f"{kind}-infinity"] = str(error)
+    samples = own.count
+    if real.manifold is not None:
+        _mark(marks, "kid", samples, len(real.manifold), 0)
     for kinds, compute in OTHERS.items():
         try:
             found |= compute(read, real, device)
         except ValueError as error:  # too few samples, say: the others stand all the same
             marks |= dict.fromkeys(kinds, str(error))
 
+    errors = {kind: (value, standard_error(u)) for kind, (value, u) in found.items()} | beyond
+    around = {
+        kind: interval(kind, value, error, samples) for kind, (value, error) in errors.items()
+    }
+
     def named(values: Mapping[str, T]) -> dict[str, T]:
         return {metric_name(k, real.extractor): values[k] for k in KINDS if k in values}
 
     return Measured(
         named({kind: value for kind, (value, _) in (found | beyond).items()}),
-        named(
-            {kind: interval(kind, value, standard_error(u)) for kind, (value, u) in found.items()}
-            | {kind: interval(kind, value, error) for kind, (value, error) in beyond.items()}
-        ),
+        named({kind: ends for kind, ends in around.items() if ends}),
         named(marks),
         named({kind: influence for kind, (_, influence) in found.items()}),
     )

@@ -121,7 +121,7 @@ def factor(covariance: Array) -> Array:
     lower = np.empty((len(covariance), rank))
     lower[pivots - 1] = np.tril(packed)[:, :rank]
     # A covariance kept in float32 has negative eigenvalues of that rounding: let those pass.
-    if abs(np.trace(covariance) - (lower**2).sum()) > 1e-3 * len(covariance) * scale:
+    if abs(np.trace(covariance) - (lower**2).sum()) > 1e-5 * len(covariance) * scale:
         raise ValueError("a covariance has negative eigenvalues: the statistics are damaged")
     return lower
 
@@ -240,14 +240,15 @@ def nearest(x: Tensor, k: int) -> Tensor:
 def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The matrix `[N, M]` of |x_i - y_j|^2 by blocks of rows, each with its first i.
 
-    One product of (-2x, |x|^2, 1) and (y, 1, |y|^2), so a distance of 0 is one only within about
+    A block is overwritten by the next. One product of (-2x, |x|^2, 1) and (y, 1, |y|^2), so a distance of 0 is one only within about
     1e-15 (|x|^2 + |y|^2), and may be negative: float64, and features that are centred.
     """
     right = torch.cat([y, torch.ones_like(y[:, :1]), y.square().sum(1, keepdim=True)], 1)
+    block = torch.empty(min(ROWS, len(x)), len(y), dtype=x.dtype, device=x.device)
     for start in range(0, len(x), ROWS):
         rows = x[start : start + ROWS]
         left = [-2 * rows, rows.square().sum(1, keepdim=True), torch.ones_like(rows[:, :1])]
-        yield start, torch.cat(left, 1) @ right.T
+        yield start, torch.mm(torch.cat(left, 1), right.T, out=block[: len(rows)])
 
 
 def checked(values: Tensor | Array, what: str, least: int) -> Tensor:

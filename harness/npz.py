@@ -220,7 +220,7 @@ def _not_uint8(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], file: I
     low, high = float(values.min()), float(values.max())
     if dtype.kind == "f" and -1.01 <= low < 0 and high <= 1.01:
         how = f"(({IMAGES} + 1) * 127.5)"
-    elif dtype.kind == "f" and low >= 0 and high <= 1.01:
+    elif dtype.kind == "b" or (dtype.kind == "f" and low >= 0 and high <= 1.01):
         how = f"({IMAGES} * 255.0)"
     else:
         how = f"np.asarray({IMAGES}, float)"

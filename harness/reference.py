@@ -198,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     for said in options.weights:
         extractors.use_weights(said)
-    usual = "fashion-cnn" if options.data == "fashion_mnist" else extractors.STANDARD
+    usual = "fashion-cnn" if options.data else extractors.STANDARD
     names = list(dict.fromkeys(options.extractors or [usual]))
     if options.output and len(names) > 1:
         raise UserError("--output names one file, a file holds one extractor; give one, or neither")
@@ -286,21 +286,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--split", choices=("train", "test"), default="train", help="of --data (%(default)s)")
     add(
         "--manifold",
-        type=_whole,
+        type=_whole_or_none,
         default=MANIFOLD,
         metavar="N",
-        help="images behind precision, recall, density, coverage and KID, at most (%(default)s)",
+        help="images behind precision, recall, density, coverage and KID, at most (%(default)s); 0: none",
     )
     add(
         "--extractors",
         nargs="+",
         metavar="NAME",
         help=f"of {', '.join(extractors.FACTS)} (default: {extractors.STANDARD}; of --data "
-        "fashion_mnist fashion-cnn)",
+        "fashion-cnn)",
     )
     add(
         "--patch",
-        type=_patch,
+        type=_whole_or_none,
         metavar="SIDE",
         help="of the crops behind patch FID, in pixels; 0: "
         "none (default: half the shorter side, at most the extractor's input)",
@@ -331,7 +331,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _patch(text: str) -> int:
+def _whole_or_none(text: str) -> int:
     return 0 if text == "0" else _whole(text)
 
 

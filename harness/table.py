@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -60,17 +62,33 @@ def status(run: PlannedRun) -> dict[str, str]:
 
 
 def figures(run: PlannedRun) -> str:
-    """`fid 4.1 @12x12  12.9 @18x18`: the best evaluation of the run at each size so far."""
-    best: dict[tuple[int, int], float] = {}
+    """`best fid.fashion-cnn 4.1 @12x12  12.9 @18x18`: the run's best at each size so far.
+
+    Figures of different counts of samples are not compared: those of the largest count are shown.
+    """
+    found: dict[str, dict[tuple[int, int], list[tuple[int, float]]]] = {}
     for eval_id, evaluation in run.evaluations.items():
-        result = run.folder.result(eval_id)
-        if result is None:
-            continue
-        value = next(v for name, v in result["metrics"].items() if name.startswith("fid"))
-        size = evaluation.evaluate.resolution
-        best[size] = min(value, best.get(size, value))
-    told = [f"{value:.3g} @{h}x{w}" for (h, w), value in sorted(best.items())]
-    return "best fid " + "  ".join(told) if told else ""
+        result, asked = run.folder.result(eval_id), evaluation.evaluate
+        name = _fid(result) if result else None
+        if result and name:
+            sized = found.setdefault(name, {}).setdefault(asked.resolution, [])
+            sized.append((asked.samples, result["metrics"][name]))
+    told = []
+    for name, sizes in sorted(found.items()):
+        each = []
+        for (height, width), measured in sorted(sizes.items()):
+            most = max(samples for samples, _ in measured)
+            value = min(value for samples, value in measured if samples == most)
+            each.append(f"{value:.3g} @{height}x{width}")
+        told.append(f"best {name} {'  '.join(each)}")
+    return "  ".join(told)
+
+
+def _fid(result: Mapping[str, Any]) -> str | None:
+    """The name of the FID to show: the first without a mark, if there is one."""
+    names = [name for name in result["metrics"] if name.partition(".")[0] == "fid"]
+    sound = [name for name in names if name not in result.get("marks", {})]
+    return next(iter([*sound, *names]), None)
 
 
 def show_plan(plan: Plan, console: Console, every_run: bool) -> None:

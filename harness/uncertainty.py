@@ -27,17 +27,10 @@ from harness.metrics import (
     moments,
 )
 
-# Values that a kind of metric can take; other kinds can take any.
-RANGES = {
-    "fid": (0.0, np.inf),
-    "patch-fid": (0.0, np.inf),
-    "sfid": (0.0, np.inf),
-    "is": (1.0, np.inf),
-    "precision": (0.0, 1.0),
-    "recall": (0.0, 1.0),
-    "density": (0.0, np.inf),
-    "coverage": (0.0, 1.0),
-}
+# The least that a kind of metric can be; other kinds can be anything.
+LEAST = {"fid": 0.0, "patch-fid": 0.0, "sfid": 0.0, "is": 1.0, "density": 0.0}
+SHARES = ("precision", "recall", "coverage")
+LEAST_OF_KID = 100  # samples: below, its standard error is as large as what it measures
 DISTANCES = ("fid", "patch-fid", "sfid", "fid-infinity", "patch-fid-infinity")
 
 
@@ -46,16 +39,26 @@ def standard_error(u: Array) -> float:
     return float(np.sqrt((u**2).sum())) / len(u)
 
 
-def interval(kind: str, value: float, error: float, level: float = 0.95) -> tuple[float, float]:
-    """The normal interval around a figure of metric `kind`, cut to what the metric can be.
+def interval(
+    kind: str, value: float, error: float, count: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """The interval around a figure of metric `kind` with this standard error, of `count` samples.
 
-    `error` is the figure's standard error. The interval is about the figure's expectation
-    at this count of samples, and does not show how far that is from an infinite count's. A share
-    at its bound (a precision of 1) has influence values of 0, and so an interval without width.
+    It is about the figure's expectation at this count, and does not show how far that is from an
+    infinite count's. Normal, cut to what the metric can be; for a share (precision, recall,
+    coverage) Wilson's (1927), with the number of trials that has this error, because a share of 1
+    is not known exactly. None where the samples do not vary at all (copies of one image).
     """
-    reach = NormalDist().inv_cdf((1 + level) / 2) * error
-    low, high = RANGES.get(kind, (-np.inf, np.inf))
-    return max(low, value - reach), min(high, value + reach)
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    if kind in SHARES:
+        trials = value * (1 - value) / error**2 if error and 0 < value < 1 else count
+        centre = (value + z**2 / (2 * trials)) / (1 + z**2 / trials)
+        spread = value * (1 - value) / trials + z**2 / (4 * trials**2)
+        reach = z * spread**0.5 / (1 + z**2 / trials)
+        return max(0.0, min(value, centre - reach)), min(1.0, max(value, centre + reach))
+    if error == 0:
+        return None
+    return max(LEAST.get(kind, -np.inf), value - z * error), value + z * error
 
 
 def difference_interval(
@@ -76,13 +79,17 @@ def shortfall(kind: str, count: int, width: int) -> str | None:
     """Why `count` samples are too few for metric `kind` on `width` dimensions, or None.
 
     With no more samples than dimensions a covariance is singular. The distance is still defined,
-    but most of it is that shortage, so such a figure is to be marked.
+    but most of it is that shortage, so such a figure is to be marked; and so is a kernel distance
+    of a handful of images.
     """
-    if kind not in DISTANCES or count > width:
-        return None
-    return (
-        f"{count:,} samples for {width:,} dimensions: the covariance needs at least {width + 1:,}"
-    )
+    if kind in DISTANCES and count <= width:
+        least = width + 1
+        return (
+            f"{count:,} samples for {width:,} dimensions: the covariance needs at least {least:,}"
+        )
+    if kind == "kid" and count < LEAST_OF_KID:
+        return f"{count:,} samples: a kernel distance needs at least {LEAST_OF_KID:,}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,6 +84,7 @@ def test_too_few_samples_are_marked_and_the_rest_stands() -> None:
     few = {view: values[:3] for view, values in SAMPLES.items()}
     found = measure(reading(few, 100), reference(drawn(M, D, 20), VIEWS), infinity=True)
     assert {"fid.fashion-cnn", "kid.fashion-cnn", "is.fashion-cnn"} <= set(found.metrics)
+    assert "at least 100" in found.marks["kid.fashion-cnn"]
     assert "at least 9" in found.marks["fid.fashion-cnn"]
     for kind in ("precision", "recall", "density", "coverage", "fid-infinity"):
         assert f"{kind}.fashion-cnn" not in found.metrics
@@ -109,3 +110,13 @@ def test_measurements_of_extractors_join() -> None:
     one, two = Measured({"a": 1.0}), Measured({"b": 2.0}, marks={"b": "why"})
     assert (one | two).metrics == {"a": 1.0, "b": 2.0}
     assert (one | two).marks == {"b": "why"}
+
+
+def test_samples_that_do_not_vary_have_no_interval() -> None:
+    same = {view: values[:1].expand(N, -1) for view, values in SAMPLES.items()}
+    found = measure(reading(same, 100), reference(drawn(M, D, 20), VIEWS))
+    assert found.metrics["fid.fashion-cnn"] > 1
+    assert "fid.fashion-cnn" not in found.intervals
+    low, high = found.intervals["recall.fashion-cnn"]
+    assert low == found.metrics["recall.fashion-cnn"] == 0
+    assert high > 0

@@ -8,7 +8,7 @@ from harness.claim import claim
 from harness.grid import expand
 from harness.plan import Plan, make_plan
 from harness.record import prepare, write_json
-from harness.table import Watch, duration, show_plan, status
+from harness.table import Watch, duration, figures, show_plan, status
 from tests.tiny import Write
 
 
@@ -62,3 +62,22 @@ def test_names_with_brackets_are_shown_as_they_are(write: Write, tmp_path: Path)
     table = Watch(list(plan.runs), terminal)._table()
     console.print(table)
     assert table.row_count == 2
+
+
+def test_the_best_figures_have_their_own_name_and_count(write: Write, tmp_path: Path) -> None:
+    text = (
+        "question: q?\nbase: base.yaml\naxes: {inference.law: [extrapolate, pi, ntk]}\n"
+        "evaluate: {resolution: [8, 12], samples: [40, 80]}\n"
+    )
+    grid = expand(read_ablation(write("b.yaml", text)))
+    (run,) = make_plan(grid, tmp_path / "outputs").runs
+    assert figures(run) == ""
+    values = {"extrapolate": 14.6, "pi": 15.0, "ntk": 16.0}
+    for eval_id, evaluation in run.evaluations.items():
+        side, count = evaluation.evaluate.resolution[0], evaluation.evaluate.samples
+        value = values[evaluation.inference.law] + side - 8 - (10 if count == 40 else 0)
+        metrics = {"fid-infinity.fashion-cnn": 1.0, "patch-fid.fashion-cnn": 2.0, "fid": 3.0,
+                   "fid.fashion-cnn": value}  # fmt: skip
+        result = {"format": 1, "metrics": metrics, "marks": {"fid": "40 samples"}}
+        write_json(run.folder.result_file(eval_id), result)
+    assert figures(run) == "best fid.fashion-cnn 14.6 @8x8  18.6 @12x12"

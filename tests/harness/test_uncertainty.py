@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from harness import uncertainty
 from harness.metrics import frechet_distance, inception_score, kid, moments
@@ -109,8 +110,8 @@ def test_frechet_error_against_the_spread_over_fresh_samples(
     values = np.array([fid(features, real) for features in sets])
     errors = np.array([standard_error(fid_influence(features, real)) for features in sets])
     assert low < errors.mean() / values.std(ddof=1) < high
-    ends = np.array([interval("fid", *pair) for pair in zip(values, errors, strict=True)])
-    held = (ends[:, 0] <= values.mean()) & (values.mean() <= ends[:, 1])
+    found = np.array([ends("fid", *pair) for pair in zip(values, errors, strict=True)])
+    held = (found[:, 0] <= values.mean()) & (values.mean() <= found[:, 1])
     assert held.mean() > 0.9  # of intervals of 95 %, around the expectation at this count
 
 
@@ -227,14 +228,22 @@ def test_kid_influence_of_some_partners_and_in_blocks(monkeypatch: pytest.Monkey
 # From influence values to intervals
 
 
+def ends(
+    kind: str, value: float, error: float, count: int = 1000, level: float = 0.95
+) -> tuple[float, float]:
+    found = interval(kind, value, error, count, level)
+    assert found is not None
+    return found
+
+
 def test_the_error_of_a_mean_is_the_known_one() -> None:
     values = np.random.default_rng(0).normal(size=1000)
     error = standard_error(values - values.mean())
     assert error == pytest.approx(values.std() / math.sqrt(1000))
-    low, high = interval("kid", values.mean(), error)
+    low, high = ends("kid", values.mean(), error)
     assert high - low == pytest.approx(2 * 1.959964 * error)
     assert (low + high) / 2 == pytest.approx(values.mean())
-    narrow = interval("kid", values.mean(), error, level=0.5)
+    narrow = ends("kid", values.mean(), error, level=0.5)
     assert low < narrow[0] < narrow[1] < high
 
 
@@ -244,8 +253,6 @@ def test_the_error_of_a_mean_is_the_known_one() -> None:
         ("fid", 1.0, (0.0, 20.6)),
         ("patch-fid", 1.0, (0.0, 20.6)),
         ("is", 1.5, (1.0, 21.1)),
-        ("precision", 0.5, (0.0, 1.0)),
-        ("coverage", 1.0, (0.0, 1.0)),
         ("density", 1.5, (0.0, 21.1)),
         ("kid", 0.5, (-19.1, 20.1)),
         ("fid-infinity", -0.5, (-20.1, 19.1)),
@@ -254,7 +261,30 @@ def test_the_error_of_a_mean_is_the_known_one() -> None:
 def test_intervals_end_where_the_metric_does(
     kind: str, value: float, expected: tuple[float, float]
 ) -> None:
-    assert interval(kind, value, 10.0) == pytest.approx(expected, abs=0.01)
+    assert ends(kind, value, 10.0) == pytest.approx(expected, abs=0.01)
+
+
+def test_samples_that_do_not_vary_have_no_interval() -> None:
+    assert interval("fid", 72.8, 0.0, 100) is None
+    assert interval("is", 1.0, 0.0, 100) is None
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.98, 40), (0.5, 40), (0.02, 200), (1.0, 30)])
+def test_intervals_of_shares_hold_the_truth(share: float, count: int) -> None:
+    """Where the normal interval holds 0.98 of 40 in 56 of 100 cases."""
+    draws = np.random.default_rng(0).binomial(count, share, 2000)
+    held = 0
+    for hits in draws:
+        value = hits / count
+        error = math.sqrt(value * (1 - value) / count)
+        low, high = ends("precision", value, error, count)
+        assert 0 <= low <= value <= high <= 1
+        assert low < high
+        held += low <= share <= high
+    assert held / len(draws) > 0.92
+    if 0 < hits < count:  # as scipy has it
+        wilson = binomtest(int(hits), count).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((wilson.low, wilson.high), abs=1e-12)
 
 
 def test_differences_of_the_same_noise_are_paired() -> None:
@@ -280,7 +310,8 @@ def test_differences_of_the_same_noise_are_paired() -> None:
                              "2,024"),
         ("fid", 65, 64, None),
         ("is", 40, 64, None),
-        ("kid", 40, 64, None),
+        ("kid", 40, 64, "40 samples: a kernel distance needs at least 100"),
+        ("kid", 100, 64, None),
         ("precision", 40, 64, None),
     ],
 )  # fmt: skip
