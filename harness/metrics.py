@@ -240,8 +240,9 @@ def nearest(x: Tensor, k: int) -> Tensor:
 def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
     """The matrix `[N, M]` of |x_i - y_j|^2 by blocks of rows, each with its first i.
 
-    A block is overwritten by the next. One product of (-2x, |x|^2, 1) and (y, 1, |y|^2), so a distance of 0 is one only within about
-    1e-15 (|x|^2 + |y|^2), and may be negative: float64, and features that are centred.
+    A block is overwritten by the next. One product of (-2x, |x|^2, 1) and (y, 1, |y|^2), so a
+    distance of 0 is one only within about 1e-15 (|x|^2 + |y|^2), and may be negative: float64, and
+    features that are centred.
     """
     right = torch.cat([y, torch.ones_like(y[:, :1]), y.square().sum(1, keepdim=True)], 1)
     block = torch.empty(min(ROWS, len(x)), len(y), dtype=x.dtype, device=x.device)

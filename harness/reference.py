@@ -289,7 +289,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole_or_none,
         default=MANIFOLD,
         metavar="N",
-        help="images behind precision, recall, density, coverage and KID, at most (%(default)s); 0: none",
+        help="images behind precision, recall, density, coverage and KID, at most (%(default)s; "
+        "0: none)",
     )
     add(
         "--extractors",

@@ -1,9 +1,8 @@
 """Differences between two rows: seed by seed, or with one seed sample by sample."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -99,12 +98,6 @@ def influence(row: Row, metric: str) -> tuple[np.ndarray | None, str]:
         return None, "damaged"
     whole = u.shape == (row.protocol.get("samples", u.size),) and np.isfinite(u).all()
     return (u, "") if whole else (None, "damaged")
-
-
-def lost(rows: Iterable[Row], metric: str) -> dict[Path, str]:
-    """Files of influence values that an interval is missing for -> what is wrong with each."""
-    told = {row.influence: influence(row, metric)[1] for row in rows if row.influence is not None}
-    return {file: wrong for file, wrong in told.items() if wrong}
 
 
 def interval(metric: str, difference: Difference, like: float) -> str:

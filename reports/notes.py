@@ -1,10 +1,10 @@
 """What stands below the tables of figures: what a figure is of, and why one is doubtful."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reports.formats import INCEPTION, extractor, family, listed, noun, scaled, significant
-from reports.load import Column, Row, Sweep
+from reports.formats import extractor, family, listed, noun, scaled, significant
+from reports.load import Row, Sweep
 from reports.stats import floors, half_widths, marked, measured, several_seeds
 from reports.tables import MARKED
 
@@ -36,7 +36,7 @@ def spreads(sweep: Sweep, counts: set[int], metrics: Sequence[str]) -> list[str]
             told += f" In brackets is the 95 % interval{of} over the samples (infinitesimal "
             told += "jackknife, the reference held fixed)."
         if rows and _bare(sweep, metrics):
-            told += " A figure without brackets has none: no sample changes it."
+            told += " A figure without brackets has no interval: the samples give it none."
         return [told]
     fewer = ", where a figure does not say that it has fewer" if len(counts) > 1 else ""
     notes = [f"Mean ± standard deviation over n = {max(counts)} seeds{fewer}."]
@@ -63,22 +63,15 @@ def _range(metric: str, widths: Sequence[float]) -> str:
 
 def measured_against(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
     """How many images are behind the figures: of all columns, or of those that have it alike."""
-    alike: dict[tuple[str, ...], list[str]] = {}
+    alike: dict[str, dict[str, None]] = {}
     for column in sweep.columns:
-        found = dict.fromkeys(
-            _images(row, metric)
-            for metric in metrics
-            for by_seed in measured(sweep.rows, column, metric).values()
-            for row in by_seed.values()
-        )
-        if found:
-            alike.setdefault(tuple(found), []).append(column.title)
-    if not alike:
-        return []
-    if len(alike) == 1 and len(next(iter(alike))) == 1:
-        return [f"Each figure is of {next(iter(alike))[0]}."]
-    told = (f"at {listed(columns)} of {', or of '.join(of)}" for of, columns in alike.items())
-    return [f"The figures are {'; '.join(told)}."]
+        for metric in metrics:
+            for by_seed in measured(sweep.rows, column, metric).values():
+                for row in by_seed.values():
+                    alike.setdefault(_images(row, metric), {})[column.title] = None
+    if len(alike) == 1:
+        return [f"Each figure is of {next(iter(alike))}."]
+    return [f"Figures of {images}: {' · '.join(columns)}." for images, columns in alike.items()]
 
 
 def _images(row: Row, metric: str) -> str:
@@ -89,6 +82,25 @@ def _images(row: Row, metric: str) -> str:
         return generated
     real = "manifold_images" if family(metric) in OF_MANIFOLD else "reference_images"
     return f"{generated}, against {protocol.get(real)} real ones"
+
+
+def without_influence(lost: Mapping[Path, tuple[str, str]]) -> list[str]:
+    """Which files of influence values an interval is missing for, and what to do.
+
+    Args:
+        lost: file -> what is wrong with it (`missing`), whose it is (`RoPE at 24×24 (2×)`).
+    """
+    told = []
+    for file, (wrong, whose) in list(lost.items())[:MOST_FILES]:
+        kept = Path(*file.parts[-4:])  # runs/<run id>/eval/<file>: below outputs
+        result = kept.with_name(kept.name.partition(".")[0] + ".json")
+        told.append(
+            f"No interval with {whose}: {kept} is {wrong}. To measure that evaluation again, "
+            f"delete {result} and give the same sweep again."
+        )
+    if len(lost) > MOST_FILES:
+        told.append(f"So it is with {len(lost) - MOST_FILES} more such files.")
+    return told
 
 
 def reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from reports.formats import (
     counted,
     extractor,
     family,
+    in_order,
     side_by_side,
     title,
 )
@@ -101,6 +102,7 @@ def _results(sweep: Sweep) -> list[str]:
         "Bold is the best of a column. The last row is what real images that no reference has "
         "get, in the same number and by the same protocol: about what a perfect model would.\n"
     )
+    parts += [escaped(note) + "\n" for note in _not_computed(sweep)]
     parts += _what_they_are(sweep)
     if any("RPE-2D" in name for name in sweep.methods.values()):
         parts.append(
@@ -119,6 +121,18 @@ def _results(sweep: Sweep) -> list[str]:
         return [*parts, "No baseline is named among these rows.\n"]
     main = [group for group in groups if family(group[0]) == "fid"]
     return parts + _each(results.difference_table(sweep, group) for group in main)
+
+
+def _not_computed(sweep: Sweep) -> list[str]:
+    """Metrics that no row has, so that they have no table, each with the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for metric in in_order(metric for row in sweep.rows for metric in row.marks):
+        if metric not in sweep.metrics:
+            for row in sweep.rows:
+                if metric in row.marks:
+                    alike = found.setdefault((extractor(metric), row.marks[metric]), [])
+                    alike += [] if metric in alike else [metric]
+    return [f"{MARKED} No {title(*own)}: {reason}." for (_, reason), own in found.items()]
 
 
 def _what_they_are(sweep: Sweep) -> list[str]:
@@ -157,7 +171,7 @@ def _plots(sweep: Sweep, images: Images) -> list[str]:
         parts.insert(0, "## FID against resolution\n")
         if several_seeds(sweep.rows):
             parts.append("Bars are one standard deviation over seeds.\n")
-        elif any(row.intervals for row in sweep.rows):
+        elif any(family(metric) in BESIDE for row in sweep.rows for metric in row.intervals):
             parts.append("Bars are 95 % intervals over the samples.\n")
         if len(sweep.methods) > plots.MOST:
             parts.append(

@@ -1,22 +1,14 @@
 """The tables of figures: metrics of all methods, and their differences to the baseline."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
-from reports.compare import difference, interval
-from reports.formats import (
-    NOTHING,
-    arrow,
-    family,
-    listed,
-    noun,
-    scaled,
-    significant,
-    title,
-)
+from reports import notes
+from reports.compare import difference, influence, interval
+from reports.formats import NOTHING, arrow, noun, title
 from reports.load import Column, Row, Sweep
 from reports.stats import (
     floors,
-    half_widths,
     marked,
     measured,
     protocols,
@@ -28,7 +20,7 @@ from reports.stats import (
 from reports.tables import FLOOR_NAME, MARKED, OTHER_CODE, Cell, Table
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-OF_MANIFOLD = ("precision", "recall", "kid", "density", "coverage")  # against fewer real images
+NOT_COMPARED, COINCIDES = "not compared", "="  # instead of a difference
 
 
 def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
@@ -47,13 +39,13 @@ def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
             for cell_id, row in rows.items():
                 row.append(cells.get(cell_id, Cell(NOTHING)))
             real.append(_floor(sweep, column, metric))
-    notes = [*_spreads(sweep, counts, metrics), *_measured_against(sweep, metrics)]
-    notes += [*_mixed(sweep, metrics), *_reasons(sweep, metrics)]
+    told = [*notes.spreads(sweep, counts, metrics), *notes.measured_against(sweep, metrics)]
+    told += [*_mixed(sweep, metrics), *notes.reasons(sweep, metrics)]
     return Table(
         f"{title(*metrics)} {arrow(metrics[0])}",
         _header(sweep, metrics),
         tuple(tuple(row) for row in [*rows.values(), real]),
-        tuple(notes),
+        tuple(told),
     )
 
 
@@ -66,7 +58,7 @@ def _cells(sweep: Sweep, column: Column, metric: str, most: int) -> dict[str, Ce
     if len(top) == len(found) > 1:  # all rows coincide: nothing is best
         top = []
     behind = measured(sweep.rows, column, metric)
-    cells = {}
+    cells = {cell_id: Cell(f"{NOTHING} {MARKED}") for cell_id in doubtful}  # not computed
     for cell_id, one in found.items():
         text = spread(metric, one) + (f" (n = {one.n})" if one.n < most else "")
         text += f" {MARKED}" if cell_id in doubtful else ""
@@ -81,7 +73,8 @@ def _floor(sweep: Sweep, column: Column, metric: str) -> Cell:
     letters = protocol_letters(sweep, column, metric)
     doubtful = marked(sweep.rows, column, metric)
     # As many images, so what is wrong with every row for its count is wrong with these.
-    sign = f" {MARKED}" if doubtful.keys() == measured(sweep.rows, column, metric).keys() else ""
+    every = measured(sweep.rows, column, metric).keys()
+    sign = f" {MARKED}" if every and every <= doubtful.keys() else ""
     told = [
         spread(metric, one) + sign + (_lettered([letters[key]]) if key in letters else "")
         for key, one in floors(sweep.rows, column, metric).items()
@@ -99,54 +92,64 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     names = _row_names(sweep).items()
     rows = {cell_id: [Cell(name)] for cell_id, name in names if cell_id != sweep.baseline}
     seen: set[str] = set()  # what the notes have to explain
+    without: dict[Path, tuple[str, str]] = {}  # files that an interval is missing for
     for column in sweep.columns:
         for metric in metrics:
             found = measured(sweep.rows, column, metric)
             theirs = found.get(sweep.baseline, {})
+            doubtful = marked(sweep.rows, column, metric)
             for cell_id, row in rows.items():
                 ours = found.get(cell_id, {})
                 text, kind = _difference(ours, theirs, metric, over_samples, len(sweep.seeds))
-                row.append(Cell(text))
+                sign = (
+                    text not in (NOT_COMPARED, COINCIDES)
+                    and {cell_id, sweep.baseline} & doubtful.keys()
+                )
+                row.append(Cell(f"{text} {MARKED}" if sign else text))
                 seen.add(kind)
+                if kind == "alone" and over_samples:
+                    for one in (*ours.values(), *theirs.values()):
+                        if one.influence and (wrong := influence(one, metric)[1]):
+                            whose = f"{one.method} at {column.title}"
+                            without.setdefault(one.influence, (wrong, whose))
     base = sweep.methods[sweep.baseline]
-    notes = [
+    told = [
         f"{title(*metrics)} of the row minus that of {base} with the same seed (and so the same "
         "noise and labels); below 0 is better than it."
     ]
     if "seeds" in seen:
-        notes.append(
+        told.append(
             "Mean over seeds [95 % t interval of the mean]; each interval is for its own "
             "comparison, none is widened for there being many."
         )
     if "samples" in seen:
-        notes.append(
+        told.append(
             "One seed: in brackets is the 95 % interval over the samples, sample i of one row "
             "paired with sample i of the other. How much training seeds differ is not in it."
         )
-    if "=" in seen:
-        notes.append("= is the baseline's own evaluation: the methods coincide there.")
+    if any(cell.text == COINCIDES for row in rows.values() for cell in row):
+        told.append(f"{COINCIDES} is the baseline's own evaluation: the methods coincide there.")
     heading = f"{title(*metrics)}: difference to the baseline"
-    notes += _reasons(sweep, metrics)
-    return Table(heading, _header(sweep, metrics), tuple(map(tuple, rows.values())), tuple(notes))
+    told += [*notes.without_influence(without), *notes.reasons(sweep, metrics)]
+    return Table(heading, _header(sweep, metrics), tuple(map(tuple, rows.values())), tuple(told))
 
 
 def _difference(
     ours: Mapping[int, Row], theirs: Mapping[int, Row], metric: str, over_samples: bool, seeds: int
 ) -> tuple[str, str]:
-    """What a cell says, and what its interval is over (`=`: one and the same evaluation)."""
+    """What a cell says, and what its interval is over (`alone`: it has none)."""
     found = difference(ours, theirs, metric, over_samples)
     if found is None:
         return NOTHING, ""
     both = ours.keys() & theirs.keys()
     if len({one[seed].protocol_key(metric) for one in (ours, theirs) for seed in both}) > 1:
-        return "not compared", ""
+        return NOT_COMPARED, ""
     if all(ours[seed].evaluation == theirs[seed].evaluation for seed in both):
-        return "=", "="
+        return COINCIDES, ""
     values = ([row.metrics[metric] for row in one.values()] for one in (ours, theirs))
     text = interval(metric, found, min(sum(own) / len(own) for own in values))
     few = f" (n = {found.n})" if 1 < found.n < seeds else ""
-    sign = any(metric in one[seed].marks for one in (ours, theirs) for seed in both)
-    return text + few + (f" {MARKED}" if sign else ""), found.over if found.low is not None else ""
+    return text + few, found.over if found.low is not None else "alone"
 
 
 def _row_names(sweep: Sweep) -> dict[str, str]:

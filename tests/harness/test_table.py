@@ -78,6 +78,6 @@ def test_the_best_figures_have_their_own_name_and_count(write: Write, tmp_path: 
         value = values[evaluation.inference.law] + side - 8 - (10 if count == 40 else 0)
         metrics = {"fid-infinity.fashion-cnn": 1.0, "patch-fid.fashion-cnn": 2.0, "fid": 3.0,
                    "fid.fashion-cnn": value}  # fmt: skip
-        result = {"format": 1, "metrics": metrics, "marks": {"fid": "40 samples"}}
+        result = {"code_id": "c0de", "metrics": metrics, "marks": {"fid": "40 samples"}}
         write_json(run.folder.result_file(eval_id), result)
     assert figures(run) == "best fid.fashion-cnn 14.6 @8x8  18.6 @12x12"

@@ -124,12 +124,16 @@ def write_result(
     fid: float,
     code: str = CODE,
     marks: Mapping[str, str] | None = None,
+    without: tuple[str, ...] = (),
+    bare: tuple[str, ...] = (),
     **protocol: Any,
 ) -> None:
     """A finished evaluation with this FID.
 
     Args:
         marks: kind of metric -> why it carries a mark.
+        without: kinds of metric that could not be computed.
+        bare: kinds of metric that have no interval.
         protocol: changes what it was measured by, or what the extractor was.
     """
     evaluate = measurement["config"]["evaluate"]
@@ -144,12 +148,14 @@ def write_result(
     resized = inference["resize"] != "none"
     method = trained["model"]["encoding"], trained["positions"]["sampler"], inference["law"]
     plain = method == ("rope", "consecutive", "extrapolate") and not resized
-    values, floor = named(figures(fid, resized)), named(FLOOR)
+    known_of = {k: value for k, value in figures(fid, resized).items() if k not in without}
+    values, floor = named(known_of), named(FLOOR)
+    ends = intervals({k: v for k, v in values.items() if k.partition(".")[0] not in bare})
     result = {
         "format": 1, "eval_id": measurement["eval_id"], "run_id": run["run_id"],
         "seed": run["seed"], "code_id": code, "config": measurement["config"],
         "protocol": known | protocol | {"extractors": {EXTRACTOR: own}},
-        "metrics": values, "intervals": intervals(values), "marks": named(marks or {}),
+        "metrics": values, "intervals": ends, "marks": named(marks or {}),
         "floor": floor, "floor_intervals": intervals(floor),
         "samples_sha256": "0" * 64, "seconds": {"sample": 20.0, "measure": 5.0}, "time": 0.0,
     }  # fmt: skip

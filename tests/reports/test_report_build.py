@@ -69,8 +69,8 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
         "",
         "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 "
         "[9.5, 10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the "
-        "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.0 [−5.8, "
-        "−4.2] over samples, and the interval excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
+        "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.00 [−5.78, "
+        "−4.22] over samples, and the interval excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
         "lowest FID, 20.9 [19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 "
         "[−20.6, −17.5] over samples, and the interval excludes 0. Detail, which FID hardly "
         "sees: at 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the "
@@ -436,3 +436,20 @@ def test_a_difference_that_samples_do_not_tell_is_said_to_be_none(
         "a difference of −0.5 [−2.2, +1.2] over samples: the interval includes 0, so these samples "
         "do not tell the two apart."
     ) in build(record, tmp_path).read_text()
+
+
+def test_a_metric_that_no_row_has_is_named_with_the_reason(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    kinds = ("precision", "recall")
+    why = {"marks": dict.fromkeys(kinds, "the generated features hold 3 samples")}
+    for cell in record["cells"]:
+        for measurement in cell["measurements"]:
+            write_result(tmp_path, cell, cell["runs"][0], measurement, 5.0, without=kinds, **why)
+    text = build(record, tmp_path).read_text()
+    assert "### Precision" not in text
+    assert (
+        "‡ No Precision and Recall (fashion-cnn): the generated features hold 3 samples."
+    ) in text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from scipy import stats as scipy_stats
 
-from reports.compare import Difference, difference, interval, paired
+from reports.compare import Difference, difference, influence, interval, paired
 from reports.load import Row
 from tests.reports.small_rows import FID, row
 
@@ -69,6 +69,31 @@ def test_texts() -> None:
     assert interval(FID, Difference(3, -8.94, -10.8, -7.08), 20.9) == "−8.9 [−10.8, −7.1]"
     assert interval(FID, Difference(1, 8.94, None, None), 9.94) == "+8.94 (n = 1, no interval)"
     assert interval(FID, Difference(1, 8.94, 8.0, 9.9, "samples"), 9.94) == "+8.94 [+8.00, +9.90]"
+    assert interval(FID, Difference(2, 5.0, 5.0, 5.0), 20.9) == "+5.0 [+5.0, +5.0]"  # no width
+    assert interval(FID, Difference(2, 0.1, -0.02, 0.22), 20.9) == "+0.10 [−0.02, +0.22]"
+    assert interval("kid", Difference(2, 1e-4, -1e-4, 3e-4), 0.01) == "+0.10 [−0.10, +0.30]"
+
+
+def test_small_differences_are_not_rounded_to_nothing() -> None:
+    two = paired({0: 14.0, 1: 14.5}, {0: 14.00895, 1: 14.50866})
+    assert two is not None
+    assert two.excludes_zero
+    assert interval(FID, two, 14.0) == "−0.0088 [−0.0106, −0.0070]"
+    assert interval(FID, Difference(1, -0.00895, None, None), 14.0) == (
+        "−0.009 (n = 1, no interval)"
+    )
+    assert interval(FID, Difference(2, 1.004, 0.004, 2.004), 14.0) == "+1.004 [+0.004, +2.004]"
+
+
+@given(st.floats(-50, 50), st.floats(0, 50), st.floats(1, 500))
+def test_an_interval_that_excludes_zero_is_written_without_a_zero(
+    mean: float, half: float, like: float
+) -> None:
+    found = Difference(3, mean, mean - half, mean + half)
+    text = interval(FID, found, like).replace("−", "-").replace("+", "")
+    ends = [float(end) for end in text.partition("[")[2].rstrip("]").split(", ")]
+    if found.excludes_zero:
+        assert ends[0] * ends[1] > 0 or abs(mean) < 1e-100  # its square is 0
 
 
 def kept(tmp_path: Path, name: str, fid: float, u: np.ndarray, **more: object) -> dict[int, Row]:
@@ -109,6 +134,8 @@ def test_where_samples_are_not_paired_there_is_no_interval(tmp_path: Path) -> No
     assert difference(ours, other, FID, True) == bare
     assert difference(ours, kept(tmp_path, "nan", 4.0, u * np.nan), FID, True) == bare
     assert difference(ours, {1: row("x", 4.0, seed=1)}, FID, True) is None
+    still = kept(tmp_path, "still", 4.0, 0 * u)  # no sample has any influence
+    assert difference(ours, still, FID, True) == bare
     alike = kept(tmp_path, "alike", 4.0, u)
     assert difference(ours, alike, FID, True) == Difference(1, 1.0, 1.0, 1.0, "samples")
     assert difference(ours, alike, FID, over_samples=False) == bare
@@ -122,3 +149,18 @@ def test_several_seeds_take_the_interval_over_seeds(tmp_path: Path) -> None:
     assert found == paired({0: 5.0, 1: 7.0}, {0: 4.0, 1: 4.0})
     assert found is not None
     assert found.over == "seeds"
+
+
+def test_what_is_wrong_with_a_file_of_influence_values_is_said(tmp_path: Path) -> None:
+    (whole,) = kept(tmp_path, "whole", 5.0, np.ones(8)).values()
+    assert influence(whole, "fid-infinity") == (None, "")  # it has none
+    assert influence(row("x", 4.0), FID) == (None, "")
+    assert influence(row("x", 4.0, influence=tmp_path / "lost"), FID) == (None, "missing")
+    data = (tmp_path / "whole").read_bytes()
+    for name, damaged in (("empty", b""), ("short", data[:-1]), ("text", b"{")):
+        (tmp_path / name).write_bytes(damaged)
+        assert influence(row("x", 4.0, influence=tmp_path / name), FID) == (None, "damaged")
+    (nan,) = kept(tmp_path, "nan", 5.0, np.full(8, np.nan)).values()
+    assert influence(nan, FID) == (None, "damaged")
+    (few,) = kept(tmp_path, "few", 5.0, np.ones(7), protocol={"samples": 8}).values()
+    assert influence(few, FID) == (None, "damaged")

@@ -48,3 +48,20 @@ def test_marks_are_told(grid: Grid, fill: Fill, tmp_path: Path) -> None:
     write_result(tmp_path, cell, cell["runs"][0], cell["measurements"][2], 5.0, marks=few)
     marked = [one for one in lines_of(record, tmp_path) if one["mark"]]
     assert [(one["metric"], one["mark"]) for one in marked] == [("sfid.fashion-cnn", "too few")]
+
+
+def test_a_metric_that_could_not_be_computed_has_a_line_with_its_reason(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    cell = record["cells"][4]
+    few = {"precision": "too few"}
+    write_result(
+        tmp_path, cell, cell["runs"][0], cell["measurements"][2], 5.0, marks=few,
+        without=("precision",),
+    )  # fmt: skip
+    (line,) = (one for one in lines_of(record, tmp_path) if one["mark"])
+    assert (line["metric"], line["value"], line["mark"]) == (
+        "precision.fashion-cnn", "", "too few"
+    )  # fmt: skip

@@ -139,3 +139,16 @@ def test_a_damaged_loss_curve_is_left_out_with_its_reason(
     assert picture is not None
     (told,) = left_out
     assert told.startswith(f"RoPE, seed 0: {file}: ")
+
+
+def test_figures_without_an_interval_are_drawn_without_bars(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    sweep = read(record, tmp_path)
+    rows = [dataclasses.replace(row, intervals={}, floor_intervals={}) for row in sweep.rows]
+    rows[0] = sweep.rows[0]
+    canvas = fid_figure(dataclasses.replace(sweep, rows=tuple(rows)), [METRIC])
+    assert canvas is not None
+    assert len(canvas.axes[0].containers) == 1

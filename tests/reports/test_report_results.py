@@ -10,7 +10,7 @@ from harness.record import run_folder
 from reports.load import Sweep, read
 from reports.results import all_protocols, difference_table, metric_table
 from reports.tables import Table, markdown
-from tests.reports.small_sweep import FID, Record, write_result
+from tests.reports.small_sweep import ABLATION, FID, Record, write_result
 
 METRIC, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
 BOTH = (METRIC, PATCH)
@@ -124,7 +124,7 @@ def test_three_seeds_and_the_difference_to_the_baseline(
 | RoPE, PI | = | = | +5.0 [+5.0, +5.0] | +10.0 [+10.0, +10.0] | −10.0 [−10.0, −10.0] | −20.0 [−20.0, −20.0] |
 | RoPE, generated at 12 then bicubic | = | = | −4.0 [−4.0, −4.0] | +8.5 [+7.3, +9.7] | −18.5 [−18.5, −18.5] | −15.0 [−16.2, −13.8] |
 | sin-cos | +1.0 [+1.0, +1.0] | +2.0 [+2.0, +2.0] | +40.0 [+40.0, +40.0] | +80.0 [+80.0, +80.0] | +83.4 [+83.4, +83.4] | +166.8 [+166.8, +166.8] |
-| RPE-2D ×2 (RoPE) | +2.0 [+2.0, +2.0] | +4.0 [+4.0, +4.0] | −5.0 [−12.5, +2.5] | −10.0 [−24.9, +4.9] | −19.1 [−26.5, −11.6] | −38.1 [−53.0, −23.2] |
+| RPE-2D ×2 (RoPE) | +2.0 [+2.0, +2.0] | +4.0 [+4.0, +4.0] | −5.0 [−12.5, +2.5] | −10 [−25, +5] | −19.1 [−26.5, −11.6] | −38 [−53, −23] |
 """  # noqa: E501
     )
     assert difference.notes[1].startswith("Mean over seeds [95 % t interval")
@@ -144,10 +144,10 @@ def test_one_seed_has_differences_with_intervals_over_samples(
         == """\
 | method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
 |:---|---:|---:|---:|
-| RoPE, PI | = | +5.0 [+4.0, +6.0] | −10.0 [−11.6, −8.4] |
-| RoPE, generated at 12 then bicubic | = | −4.0 [−4.8, −3.2] | −18.5 [−20.1, −16.9] |
-| sin-cos | +1.0 [+0.6, +1.4] | +40.0 [+37.5, +42.5] | +83.4 [+78.3, +88.5] |
-| RPE-2D ×2 (RoPE) | +2.0 [+1.5, +2.5] | −5.0 [−5.8, −4.2] | −19.1 [−20.6, −17.5] |
+| RoPE, PI | = | +5.00 [+4.02, +5.98] | −10.0 [−11.6, −8.4] |
+| RoPE, generated at 12 then bicubic | = | −4.00 [−4.78, −3.22] | −18.5 [−20.1, −16.9] |
+| sin-cos | +1.00 [+0.55, +1.45] | +40.0 [+37.5, +42.5] | +83.4 [+78.3, +88.5] |
+| RPE-2D ×2 (RoPE) | +2.00 [+1.52, +2.48] | −5.00 [−5.78, −4.22] | −19.1 [−20.6, −17.5] |
 """
     )
     assert found.notes[1] == (
@@ -270,3 +270,109 @@ def test_a_marked_figure_has_a_sign_and_its_reason_and_is_not_the_best(
     found = metric_table(sweep, [METRIC])
     assert all(text.endswith(" ‡") for text in texts(found, 3))  # real images are as few
     assert not any(row[3].best for row in found.rows)
+
+
+def test_a_lost_or_damaged_influence_file_is_named_with_what_to_do(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    base, other = record["cells"][0], record["cells"][4]
+    files = []
+    for cell, place in ((base, 1), (other, 2)):
+        run = run_folder(tmp_path, cell["runs"][0]["run_id"])
+        files.append(run.influence_file(cell["measurements"][place]["eval_id"]))
+    files[0].unlink()
+    files[1].write_bytes(b"{")
+    found = difference_table(read(record, tmp_path), BOTH)
+    told = [note for note in found.notes if note.startswith("No interval")]
+    ids = [(file.parts[-3], file.name.partition(".")[0]) for file in files]
+    assert told == [
+        f"No interval with {whose}: runs/{run}/eval/{one}.influence.safetensors is {wrong}. To "
+        f"measure that evaluation again, delete runs/{run}/eval/{one}.json and give the same sweep "
+        "again."
+        for (run, one), whose, wrong in zip(
+            ids,
+            ("RoPE at 18×18 (1.5×)", "RPE-2D ×2 (RoPE) at 24×24 (2×)"),
+            ("missing", "damaged"),
+            strict=True,
+        )
+    ]
+    assert all("no interval" in text for text in texts(found, 3))
+    assert ["no interval" in text for text in texts(found, 5)] == [False, False, False, True]
+
+
+def test_many_lost_influence_files_are_counted(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    gone = list(tmp_path.glob("runs/*/eval/*.influence.safetensors"))
+    for file in gone:
+        file.unlink()
+    told = difference_table(read(record, tmp_path), BOTH).notes
+    assert sum(note.startswith("No interval with") for note in told) == 5
+    # all evaluations are in a difference: at 12x12 that of the baseline is shared by 3 rows
+    assert told[-1] == f"So it is with {len(gone) - 5} more such files."
+    several = grid((0, 1))
+    fill(several, tmp_path)
+    for file in tmp_path.glob("runs/*/eval/*.influence.safetensors"):
+        file.unlink()
+    assert not any("No interval" in note for note in
+                   difference_table(read(several, tmp_path), BOTH).notes)  # fmt: skip
+
+
+def test_a_figure_without_an_interval_stands_alone(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    metric = "recall.fashion-cnn"
+    sweep = change(tmp_path, record, 4, 0.0, bare=("recall",))
+    found = metric_table(sweep, [metric])
+    assert texts(found, 3)[4:] == ["0.000", "0.001 [0.001, 0.001]"]
+    assert found.notes[0].endswith(
+        "held fixed). A figure without brackets has no interval: the samples give it none."
+    )
+    for cell in record["cells"]:
+        for place in range(3):
+            write_result(
+                tmp_path, cell, cell["runs"][0], cell["measurements"][place], 0.0, bare=("recall",)
+            )
+    found = metric_table(read(record, tmp_path), [metric])
+    assert set(texts(found, 3)[:5]) == {"0.000"}
+    assert found.notes[0].startswith(
+        "n = 1 seed: no spread between seeds is known. In brackets is the 95 % interval of the "
+        "floor over the samples"
+    )
+
+
+def test_a_metric_that_could_not_be_computed_has_a_sign_and_its_reason(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    reason = "generated features hold 3 samples, at least 4 are needed"
+    kinds = ("precision", "patch-fid")
+    sweep = change(tmp_path, record, 4, 5.0, marks=dict.fromkeys(kinds, reason), without=kinds)
+    found = metric_table(sweep, ["precision.fashion-cnn"])
+    assert texts(found, 3)[4] == "– ‡"
+    assert not texts(found, 3)[5].endswith("‡")
+    assert found.notes[-1] == f"‡ Precision: {reason}."
+    differences = difference_table(sweep, BOTH)
+    assert texts(differences, 6)[3] == "– ‡"
+    assert differences.notes[-1] == f"‡ patch FID: {reason}."
+
+
+def test_counts_that_differ_between_columns_are_told(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    text = ABLATION.replace("evaluate: {", "evaluate: {samples: [80, 100], ")
+    text = text.replace("resolution: [12, 18, 24]", "resolution: [12, 24]")
+    record = grid(text=text)
+    fill(record, tmp_path)
+    sweep = read(record, tmp_path)
+    sizes = "12×12 (1×), samples={0} · 24×24 (2×), samples={0}"
+    assert metric_table(sweep, BOTH).notes[1:] == tuple(
+        f"Figures of {n} generated images, against 20000 real ones: {sizes.format(n)}."
+        for n in (80, 100)
+    )
+    assert metric_table(sweep, ["is.fashion-cnn"]).notes[1] == (
+        f"Figures of 80 generated images: {sizes.format(80)}."
+    )

@@ -93,6 +93,8 @@ def test_a_marked_figure_is_never_the_best() -> None:
     assert marked(rows, COLUMN, FID) == {"PI": ["too few"]}
     assert winners(rows, COLUMN, FID) == ["RoPE"]
     assert winners([rows[1]], COLUMN, FID) == []
+    half = [row("NTK", 1.0), row("NTK", None, seed=1, marks={FID: "not finite"}), rows[0]]
+    assert winners(half, COLUMN, FID) == ["RoPE"]  # a mean without the seed that failed
 
 
 def test_the_text_speaks_of_a_fid_without_marks_if_there_is_one() -> None:

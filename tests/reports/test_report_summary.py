@@ -92,6 +92,24 @@ def test_headline_calls_no_marked_figure_best() -> None:
         "then PI 9.00 ‡ | real images: 0.700",
     ]
     assert headline([row("RoPE", 20.0, **few)]) == [
+        "FID (fashion-cnn) at 24×24 (2×): every figure is marked ‡ (few), so none is called best"
+    ]
+    assert headline([row("RoPE", 20.0, **few), row("PI", float("nan"))]) == [
         "FID (fashion-cnn) at 24×24 (2×): no figure is finite and without a mark, so none is "
         "called best"
     ]
+
+
+def test_headline_says_why_no_patch_fid_is_best() -> None:
+    both = {"metrics": {FID: 20.0, PATCH: 80.0}}
+    reason = "20 samples for 64 dimensions"
+    few = row("RoPE", 20.0, **both, marks={PATCH: reason})
+    assert headline([few])[-1] == (
+        f"patch FID (fashion-cnn) at 24×24 (2×): every figure is marked ‡ ({reason}), so none is "
+        "called best"
+    )
+    other = row("PI", 30.0, **both, protocol={"extractors": {"fashion-cnn": {"patch": 3}}})
+    assert headline([row("RoPE", 20.0, **both), other])[-1] == (
+        "patch FID (fashion-cnn) at 24×24 (2×): measured by more than one protocol, so rows are "
+        "not compared"
+    )
