@@ -251,7 +251,8 @@ def floor_of(cache: Path, task: Task, real: Reference, model: nn.Module) -> Meas
             part = images[start : start + 500]
             seen = features.see(model, part, real.facts["patch"], start)
             shards.write(range(start, start + len(part)), seen)
-        found = measure(shards.read, real, asked.fid_infinity)
+        device = next(model.parameters()).device
+        found = measure(shards.read, real, asked.fid_infinity, device)
     write_json(file, {"of": of, "metrics": found.metrics, "intervals": found.intervals})
     return found
 
