@@ -177,7 +177,7 @@ def evaluation_figures(result: Json) -> Json:
         "samples": result["protocol"]["samples"],
         "metric": metric,
         "fid": result["metrics"][metric],
-        "interval": result["intervals"][metric],
+        "interval": result["intervals"].get(metric),
         "floor": result["floor"][metric],
         "seconds": sum(result["seconds"].values()),
     }

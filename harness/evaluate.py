@@ -5,7 +5,7 @@
 Samples are an .npz with `arr_0` (uint8 [N, H, W, 3], as ADM's evaluator reads it) or a folder of
 pictures of one size. The reference is a file of `python -m harness.reference`, an ADM reference
 batch (its `mu`, `sigma`, `mu_s`, `sigma_s` are used), or images like the samples. Exit status:
-0 measured, 2 bad input.
+0 measured, 2 bad input, 130 stopped by Ctrl-C.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from harness.neighbours import NEIGHBOURS
 from harness.npz import NpzBatch
 from harness.pictures import ImageSet, from_path
 from harness.progress import progress
-from harness.provenance import code_id, measuring_id
-from harness.record import Json, check_target, write_json
-from harness.reference import MANIFOLD, build, from_adm
+from harness.provenance import code_id, seeing_id
+from harness.record import Json, check_writable, write_json
+from harness.reference import MANIFOLD, build, from_adm, whole
 from harness.reference_file import Reference
 from harness.result_table import show, size_of
 from harness.shards import Shards, distinct, pixels_sha256, samples_sha256
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.output:
-            check_target(options.output)  # before hours of work
+            check_writable(options.output)  # before hours of work
         result = run(options)
         show(result)
         if options.output:
@@ -78,10 +78,12 @@ def run(options: argparse.Namespace) -> Json:
     names, left_out = _extractors(given, options)
     models = {name: features.load(name, device) for name in names}
     found = {name: _reference(given, name, model, options) for name, model in models.items()}
-    result, about = _measured(samples, samples.count, found, models, options, device)
+    result, about = _measured(samples, found, models, options, device)
     floor = Measured()
     if held_out is not None:
-        floor, _ = _measured(held_out, samples.count, found, models, options, device)
+        # A fixed draw: the first ones of a sorted folder are often of few classes.
+        drawn = from_path(options.held_out, count=samples.count)
+        floor, _ = _measured(drawn, found, models, options, device)
     return {
         "samples": {"source": samples.describe, "digest": samples.digest, "count": samples.count,
                     "size": list(samples.size)} | about,
@@ -131,15 +133,14 @@ def _check(
             f"{min(samples.size)}"
         )
     if isinstance(given, Reference):
-        for option, there in (
-            ("patch", given.facts["patch"]),
-            ("manifold", given.facts["manifold"]),
-        ):
-            if getattr(options, option) not in (None, there):
+        most = given.facts["images"]
+        manifold = None if options.manifold is None else min(options.manifold, most)
+        for option, asked in (("patch", options.patch), ("manifold", manifold)):
+            if asked not in (None, given.facts[option]):
                 raise UserError(
-                    f"--{option} {getattr(options, option)}: {options.reference} was built with "
-                    f"{there}; leave the option away, or build another with python -m "
-                    f"harness.reference --{option} {getattr(options, option)}"
+                    f"--{option} {asked}: {options.reference} was built with "
+                    f"{given.facts[option]}; leave the option away, or build another: python -m "
+                    f"harness.reference --{option} {asked}"
                 )
     if held_out is None:
         return
@@ -184,7 +185,7 @@ def _extractors(
         try:
             extractors.weights_sha256(name)
             there.append(name)
-        except extractors.ExtractorError:
+        except extractors.MissingWeightsError:
             left_out.append(name)
     return there, left_out
 
@@ -207,16 +208,16 @@ def _reference(
 
 def _measured(
     images: ImageSet,
-    count: int,
     found: Mapping[str, Reference],
     models: Mapping[str, nn.Module],
     options: argparse.Namespace,
     device: torch.device,
 ) -> tuple[Measured, Json]:
-    """The figures of the first `count` images by every extractor, and what their pixels say."""
+    """The figures of images by every extractor, and what their pixels say."""
     weights = {name: extractors.weights_sha256(name) for name in models}
     patches = {name: real.facts["patch"] for name, real in found.items()}
-    key = digest([images.digest, count, weights, patches, measuring_id()])
+    count = images.count
+    key = digest([images.digest, weights, patches, seeing_id()])
     with ExitStack() as stack:
         folder = options.features or Path(stack.enter_context(TemporaryDirectory()))
         shards = Shards(folder / key, key)
@@ -269,10 +270,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="default: the reference's own, or all whose weights are on this machine",
     )
-    add("--patch", type=_positive, metavar="SIDE", help="of the crops behind patch FID, in pixels")
+    add("--patch", type=whole, metavar="SIDE", help="of the crops behind patch FID, in pixels")
     add(
         "--manifold",
-        type=_positive,
+        type=whole,
         metavar="N",
         help="real images behind precision, recall, density, coverage and KID, at most "
         f"(default: {MANIFOLD:,})",
@@ -288,13 +289,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", action="append", default=[], metavar="NAME=FILE", help="of an extractor")
     add("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
     return parser  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError(text)
-    return value
 
 
 if __name__ == "__main__":

@@ -98,8 +98,7 @@ def evaluate(
     started = time.monotonic()
     run, asked = task.run, task.evaluation.evaluate
     models = {name: features.load(name, world.device) for name in asked.extractors}
-    key = f"{task.eval_id} of seed {task.seed} by code {code}"
-    shards = Shards(run.shards_folder(task.eval_id), key)
+    shards = shards_of(task, code)
     sample(task, shards, models, batch, keep, world, progress, stop_asked)
     if world.rank != 0:
         return
@@ -150,6 +149,12 @@ def evaluate(
     )
     if keep == "nothing":
         shards.remove()
+
+
+def shards_of(task: Task, code: str) -> Shards:
+    """The shards of an evaluation that code of this id makes or made."""
+    key = f"{task.eval_id} of seed {task.seed} by code {code}"
+    return Shards(task.run.shards_folder(task.eval_id), key)
 
 
 def _view(shards: Shards, extractor: str, view: str) -> Iterator[torch.Tensor]:

@@ -4,7 +4,8 @@
 
 Images that the evaluation kept (`job.keep: images`) are taken from there; else they are generated
 again from the weights, for image i is a function of (seed, i). Either way their hash is compared
-with that of the images that were measured. Exit status: 0 they are these, 1 they are others (and
+with that of the images that were measured. Exit status: 0 they are these (or nothing was
+measured yet, which is said), 1 they are others (and
 are written all the same), 2 bad input.
 """
 
@@ -19,13 +20,13 @@ from torch import Tensor
 
 from harness.config import Evaluation, Job, Training
 from harness.errors import UserError, nearest
-from harness.evaluation import Task, load_model
+from harness.evaluation import Task, load_model, shards_of
 from harness.npz import NpzWriter
 from harness.pictures import write_png_folder
 from harness.progress import progress
 from harness.record import RunFolder, read_json
 from harness.sample import batch_that_fits, generate
-from harness.shards import Shards, pixels_sha256
+from harness.shards import pixels_sha256
 
 
 def images_of(task: Task, job: Job) -> Iterator[Tensor]:
@@ -36,12 +37,14 @@ def images_of(task: Task, job: Job) -> Iterator[Tensor]:
     """
     import torch
 
-    shards = Shards(task.run.shards_folder(task.eval_id), "")
-    kept = [len(images) for images in shards.read("images")]
     samples = task.evaluation.evaluate.samples
-    if sum(kept) == samples:
-        yield from shards.read("images")
-        return
+    result = task.run.result(task.eval_id)
+    if result is not None:
+        shards = shards_of(task, result["code_id"])
+        whole = sum(map(len, shards.ranges())) == samples  # by their checksums
+        if whole and sum(len(images) for images in shards.read("images")) == samples:
+            yield from shards.read("images")
+            return
     if task.run.done() is None:
         raise UserError(f"{task.run.path}: its training is not finished; start its sweep again")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,9 +123,12 @@ def main(arguments: list[str] | None = None) -> int:
             else:
                 write_png_folder(target, passing())
         result = task.run.result(task.eval_id)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
     print(f"{target}: {samples} images of evaluation {task.eval_id}, seed {task.seed}")
     if result is None:
         print("this evaluation is not measured yet", file=sys.stderr)

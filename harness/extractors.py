@@ -37,6 +37,10 @@ class ExtractorError(UserError):
     """An extractor cannot be used as it stands; the message says what to do."""
 
 
+class MissingWeightsError(ExtractorError):
+    """The weights lie nowhere on this machine, and nobody said where they are."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """One extractor: where its weights come from, and the widths of what it returns."""
@@ -159,7 +163,7 @@ def weights_file(name: str) -> Path:
     for folder in (weights_folder(), _torch_hub_folder()):
         if os.path.isfile(folder / known.file_name):
             return folder / known.file_name
-    raise ExtractorError(f"the weights of {name} are not on this machine; {remedy(name)}")
+    raise MissingWeightsError(f"the weights of {name} are not on this machine; {remedy(name)}")
 
 
 def _named(known: Facts) -> Path | None:

@@ -137,6 +137,7 @@ def measure(
             every = torch.cat(list(read(view)))
             try:
                 beyond[f"{kind}-infinity"] = extrapolated(every, mean, covariance)
+                _mark(marks, f"{kind}-infinity", own.count, behind, len(mean))
             except ValueError as error:
                 marks[f"{kind}-infinity"] = str(error)
     samples = own.count

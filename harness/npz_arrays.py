@@ -22,6 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.errors import UserError, nearest, short
+from harness.record import check_target
 
 IMAGES = "arr_0"  # the name that np.savez gives to the first array
 _WIDEST = 16_384  # features of a stored covariance: 2 GiB in float64
@@ -130,6 +131,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
     np.savez does the same, but leaves half a file where it is stopped.
     """
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:

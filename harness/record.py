@@ -20,6 +20,7 @@ A finished file appears by rename, so whatever has its final name is whole.
 
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,21 @@ def check_target(path: Path) -> None:
     """
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no regular file; name another one to write to")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        UserError: why.
+    """
+    check_target(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -22,7 +22,7 @@ from harness.picture_files import files
 from harness.pictures import ImageSet, Progress
 from harness.progress import progress as progress_bar
 from harness.provenance import seeing_id
-from harness.record import Json
+from harness.record import Json, check_writable
 from harness.reference_file import (
     FORMAT,
     VIEWS,
@@ -212,6 +212,7 @@ def _run(options: argparse.Namespace) -> None:
         patch = extractors.patch_side(name, images.size) if options.patch is None else options.patch
         facts = facts_of(images, name, options.manifold, patch or None)
         path = options.output or Path(_file_name(options, images, name))
+        check_writable(path)
         if path.exists() and not options.force:
             there = read(path)
             if there.facts != facts:
@@ -282,7 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         help="height x width; pictures are"
         " brought to it by ADM's centre crop (default: as they are, if all are of one size)",
     )
-    add("--count", type=_whole, metavar="N", help="that many images, a fixed draw (default: all)")
+    add("--count", type=whole, metavar="N", help="that many images, a fixed draw (default: all)")
     add("--split", choices=("train", "test"), default="train", help="of --data (%(default)s)")
     add(
         "--manifold",
@@ -326,14 +327,15 @@ def _resolution(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
+    """A number of a command line, above 0."""
     if not (text.isdecimal() and int(text)):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number above 0")
     return int(text)
 
 
 def _whole_or_none(text: str) -> int:
-    return 0 if text == "0" else _whole(text)
+    return 0 if text == "0" else whole(text)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class _Facts(BaseModel):
     extractor_sha256: str
     features_code: str
     counts: dict[Literal["features", "spatial", "patch"], PositiveInt | None]
-    arrays_sha256: str  # safetensors has no checksum of its own
+    sha256: str  # of facts and arrays: safetensors has no checksum of its own
 
 
 # How ADM's evaluator calls the statistics of the field's own extractor.
@@ -112,8 +112,8 @@ def save(reference: Reference, path: Path, images: ImageSet | None = None) -> No
         WrongReferenceError: another ending.
     """
     arrays = _arrays(reference)
-    more = {"counts": dict(reference.counts), "arrays_sha256": sha256_of(arrays)}
-    facts = json.dumps(reference.facts | more, sort_keys=True)
+    known = reference.facts | {"counts": dict(reference.counts)}
+    facts = json.dumps(known | {"sha256": sha256_of(known, arrays)}, sort_keys=True)
     if path.suffix == ".safetensors":
         write_atomic(path, to_safetensors(arrays, metadata={"facts": facts}))
     elif path.suffix == ".npz":
@@ -218,9 +218,9 @@ def _arrays(reference: Reference) -> dict[str, NDArray[Any]]:
     return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def sha256_of(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """sha256 (hex) over names, types, shapes and values, in the order of the names."""
-    total = hashlib.sha256()
+def sha256_of(facts: Json, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """sha256 (hex) over the facts, and names, types, shapes and values in the order of names."""
+    total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(arrays):
         total.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}\n".encode())
         total.update(arrays[name].data)
@@ -236,7 +236,7 @@ def _read_safetensors(path: Path) -> tuple[Json, dict[str, NDArray[Any]]]:
         raise WrongReferenceError(no_such_file(path)) from None
     except OSError as error:
         raise WrongReferenceError(f"{path}: cannot be read: {error}") from None
-    except (SafetensorError, TypeError) as error:
+    except (SafetensorError, TypeError, AttributeError) as error:  # a type that NumPy has not
         raise _damaged(path, str(error)) from None
 
 
@@ -273,7 +273,7 @@ def _facts(path: Path, text: str | None) -> Json:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "facts"
         raise _damaged(path, f"{place}: {first['msg']}, got {got(first['input'])}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, "its facts are no JSON") from None
     return facts
 
@@ -282,10 +282,12 @@ def _checked(path: Path, facts: Json, arrays: dict[str, NDArray[Any]]) -> Refere
     """The reference of these arrays, if they are what its facts and its extractor say."""
     known = extractors.facts(facts["extractor"])
     widths = {"features": known.features, "spatial": known.spatial, "patch": known.features}
-    if "features" not in facts["counts"]:
-        raise _damaged(path, "its facts name no features")
-    if facts.pop("arrays_sha256") != sha256_of(arrays):
-        raise _damaged(path, "its arrays are not those that were written")
+    side = facts["patch"]
+    sound = (side is None) == ("patch" not in facts["counts"])
+    if "features" not in facts["counts"] or not sound or (side or 0) > min(facts["resolution"]):
+        raise _damaged(path, "its facts contradict each other")
+    if facts.pop("sha256") != sha256_of(facts, arrays):
+        raise _damaged(path, "its facts or arrays are not those that were written")
     mean: dict[str, Array] = {}
     covariance: dict[str, Array] = {}
     radii: dict[int, Array] = {}

@@ -161,6 +161,8 @@ def _work(
     failed = []
     for eval_id, evaluation in wanted.items():
         if run.result_file(eval_id).exists():
+            if held and job.keep == "nothing":  # a kill came before they were removed
+                shutil.rmtree(run.shards_folder(eval_id), ignore_errors=True)
             continue
         run.failure_file(eval_id).unlink(missing_ok=True)
         try:

@@ -63,7 +63,7 @@ class Shards:
     def write(self, indices: range, arrays: Mapping[str, Tensor]) -> None:
         """Keep the arrays of these samples."""
         whole = {name: array.contiguous() for name, array in arrays.items()}
-        content = save(whole, {"key": self.key, "arrays": _sha256(whole)})
+        content = save(whole, {"key": self.key, "sha256": _sha256(indices, whole)})
         write_atomic(self.folder / f"{indices.start:08d}-{indices.stop:08d}.safetensors", content)
 
     def read(self, name: str) -> Iterator[Tensor]:
@@ -84,15 +84,17 @@ class Shards:
             with safe_open(file, "pt") as shard:
                 start, stop = map(int, file.stem.split("-"))
                 said = shard.metadata() or {}
+                if said["key"] != self.key:
+                    return None
                 arrays = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
-                ours = (said["key"], said["arrays"]) == (self.key, _sha256(arrays))
-                return range(start, stop) if ours else None
-        except (SafetensorError, OSError, ValueError, KeyError):
+                indices = range(start, stop)
+                return indices if said["sha256"] == _sha256(indices, arrays) else None
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
             return None
 
 
-def _sha256(arrays: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
+def _sha256(indices: range, arrays: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256(f"{indices.start}-{indices.stop}".encode())
     for name in sorted(arrays):
         total.update(f"{name} {list(arrays[name].shape)}\0".encode())
         total.update(arrays[name].numpy().tobytes())

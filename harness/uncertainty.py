@@ -30,6 +30,7 @@ from harness.metrics import (
 # The least that a kind of metric can be; other kinds can be anything.
 LEAST = {"fid": 0.0, "patch-fid": 0.0, "sfid": 0.0, "is": 1.0, "density": 0.0}
 SHARES = ("precision", "recall", "coverage")
+ROUNDING = 1e-9  # of a figure: what is left of an error that is 0
 LEAST_OF_KID = 100  # samples: below, its standard error is as large as what it measures
 DISTANCES = ("fid", "patch-fid", "sfid", "fid-infinity", "patch-fid-infinity")
 
@@ -47,7 +48,8 @@ def interval(
     It is about the figure's expectation at this count, and does not show how far that is from an
     infinite count's. Normal, cut to what the metric can be; for a share (precision, recall,
     coverage) Wilson's (1927), with the number of trials that has this error, because a share of 1
-    is not known exactly. None where the samples do not vary at all (copies of one image).
+    is not known exactly, with as many as there are samples. None for the others where the samples
+    do not vary (copies of one image).
     """
     z = NormalDist().inv_cdf((1 + level) / 2)
     if kind in SHARES:
@@ -56,7 +58,7 @@ def interval(
         spread = value * (1 - value) / trials + z**2 / (4 * trials**2)
         reach = z * spread**0.5 / (1 + z**2 / trials)
         return max(0.0, min(value, centre - reach)), min(1.0, max(value, centre + reach))
-    if error == 0:
+    if error <= ROUNDING * max(1.0, abs(value)):
         return None
     return max(LEAST.get(kind, -np.inf), value - z * error), value + z * error
 
@@ -98,8 +100,8 @@ class FrechetGradient:
 
     mean: Array  # [D], of the samples
     linear: Array  # [D], by the mean
-    quadratic: Array  # [D, D], by the covariance
-    offset: float  # tr(quadratic covariance): the quadratic term's mean over the samples
+    root: Array  # [D, rank]: by the covariance the derivative is I - root root^T
+    offset: float  # the trace of that times the covariance: the quadratic term's mean
 
 
 def frechet_gradient(mu: Array, cov: Array, mu_ref: Array, cov_ref: Array) -> FrechetGradient:
@@ -115,15 +117,15 @@ def frechet_gradient(mu: Array, cov: Array, mu_ref: Array, cov_ref: Array) -> Fr
     lower = factor(cov_ref)
     values, vectors = np.linalg.eigh(lower.T @ cov @ lower)
     kept = values > len(mu) * np.finfo(float).eps * values.max(initial=0)
-    whitened = lower @ (vectors[:, kept] * values[kept] ** -0.25)  # [D, rank]
-    quadratic = np.eye(len(mu)) - whitened @ whitened.T
-    return FrechetGradient(mu, 2 * (mu - mu_ref), quadratic, float((quadratic * cov).sum()))
+    root = lower @ (vectors[:, kept] * values[kept] ** -0.25)
+    offset = np.trace(cov) - np.sqrt(values[kept]).sum()
+    return FrechetGradient(mu, 2 * (mu - mu_ref), root, float(offset))
 
 
 def frechet_influence(features: Tensor | Array, gradient: FrechetGradient) -> Array:
     """Influence values `[n]` of the samples `[n, D]`, any block of those behind the gradient.
 
-    g.(x - mu) + (x - mu)^T Q (x - mu) - tr(Q cov).
+    With c = x - mu: linear.c + |c|^2 - |root^T c|^2 - offset.
 
     Raises:
         ValueError: another width, or values that are not finite.
@@ -132,11 +134,9 @@ def frechet_influence(features: Tensor | Array, gradient: FrechetGradient) -> Ar
     if values.shape[1] != len(gradient.mean):
         raise ValueError(f"features of width {values.shape[1]}, not {len(gradient.mean)}")
     centred = values - gradient.mean
-    along = centred @ gradient.quadratic
-    along += gradient.linear
-    along *= centred
-    influence: Array = along.sum(1) - gradient.offset
-    return influence
+    across = centred @ gradient.root
+    along: Array = centred @ gradient.linear + np.einsum("nd,nd->n", centred, centred)
+    return along - np.einsum("nd,nd->n", across, across) - gradient.offset
 
 
 def score_influence(

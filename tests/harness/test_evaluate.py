@@ -122,6 +122,30 @@ def test_a_killed_command_goes_on_from_its_features(files: Path, tmp_path: Path)
     assert shards[1].exists()
 
 
+def test_the_floor_is_a_fair_draw_of_a_sorted_file(files: Path, tmp_path: Path) -> None:
+    """Bright images first: the first ones alone would be another distribution."""
+    held_out = real_images("test", 1500, SIZE)[300:]
+    bright = held_out.float().mean(dim=(1, 2, 3)).argsort(descending=True)
+    write(tmp_path / "sorted.npz", held_out[bright])
+    found = measured(
+        tmp_path, "--samples", files / "held-out.npz", "--reference", files / "real.npz",
+        "--held-out", tmp_path / "sorted.npz",
+    )  # fmt: skip
+    assert found["floor"]["fid.fashion-cnn"] < 2 * found["metrics"]["fid.fashion-cnn"]
+
+
+def test_weights_that_somebody_named_are_not_left_out(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    arguments = ["--samples", str(files / "samples.npz"), "--reference", str(files / "real.npz")]
+    (tmp_path / "other.pth").write_bytes(b"not these")
+    for file, told in (("none.pth", "there is no such file"), ("other.pth", "its sha256 is")):
+        monkeypatch.setenv("RESOLUTE_INCEPTION_WEIGHTS", str(tmp_path / file))
+        assert evaluate.main(arguments) == 2
+        assert told in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_copies_among_the_samples_are_told(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,6 +180,7 @@ def test_bad_input_is_refused_with_what_to_do(
         ((samples, real, "--patch", "13"), "13"),
         ((samples, real, "--device", "cudda"), "cudda"),
         ((samples, real, "--output", tmp_path), "is no regular file"),
+        ((samples, real, "--output", samples / "x.json"), "cannot be written"),
         ((samples, real, "--held-out", samples), "holds the images of the samples"),
         (
             (

@@ -353,3 +353,10 @@ one, three = metrics.moments(good[:1]), metrics.moments(np.ones((2, 3)))
 def test_refusals(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_matrix_that_is_no_covariance_is_refused() -> None:
+    swap, mean = np.array([[0.0, 1.0], [1.0, 0.0]]), np.zeros(2)
+    for matrix in (swap, np.diag([1.0, -0.5])):
+        with pytest.raises(ValueError, match="negative eigenvalues"):
+            metrics.frechet_distance(mean, matrix, mean, np.eye(2))

@@ -323,7 +323,8 @@ class TestFile:
             facts = json.loads(file.metadata()["facts"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         edit(facts, arrays)
-        facts["arrays_sha256"] = sha256_of(arrays)
+        facts.pop("sha256", None)
+        facts["sha256"] = sha256_of(facts, arrays)
         if ending == "npz":
             write_arrays(path, arrays | {"facts": np.array(json.dumps(facts))})
         else:

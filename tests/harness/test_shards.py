@@ -66,6 +66,13 @@ def test_a_bit_that_flipped_makes_a_shard_anew(tmp_path: Path) -> None:
     assert shards.missing(20, 10) == [range(10, 20)]
 
 
+def test_a_shard_under_another_name_is_none(tmp_path: Path) -> None:
+    shards = written(tmp_path, range(10))
+    (file,) = tmp_path.iterdir()
+    (tmp_path / "00000010-00000020.safetensors").write_bytes(file.read_bytes())
+    assert shards.missing(20, 10) == [range(10, 20)]
+
+
 def test_overlapping_shards_leave_each_sample_once(tmp_path: Path) -> None:
     shards = written(tmp_path, range(10), range(5, 15), range(15, 20))
     assert shards.missing(20, 10) == [range(10, 15)]
