@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from harness.claim import last_attempt
 from harness.config import Job
+from harness.extractors import KINDS
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.record import RunFolder, read_json
@@ -71,7 +72,7 @@ def test_a_run_leaves_the_whole_record(undisturbed: RunFolder) -> None:
         result = run.result(eval_id)
         assert result is not None
         assert set(result["metrics"]) == {
-            f"{name}.fashion-cnn" for name in ("fid", "is", "precision", "recall")
+            f"{kind}.fashion-cnn" for kind in KINDS if "infinity" not in kind
         }
         assert result["floor"]["fid.fashion-cnn"] < result["metrics"]["fid.fashion-cnn"]
         assert run.samples_file(eval_id).read_bytes().startswith(b"\x89PNG")
@@ -186,7 +187,7 @@ def test_a_failed_evaluation_keeps_no_other_back(tmp_path: Path, undisturbed: Ru
     bad, good = run.requests()
     request = read_json(run.request_file(bad))
     request["config"]["inference"] |= {"law": "ntk", "placement": "contiguous"}
-    request["config"]["evaluate"] |= {"resolution": [12, 12], "extractor": "fashion-cnn"}
+    request["config"]["evaluate"] |= {"resolution": [12, 12]}
     config = read_json(run.spec_file)
     config["config"]["model"]["encoding"] = "sincos"  # for which there is no ntk
     run.spec_file.write_text(json.dumps(config))
