@@ -27,7 +27,6 @@ from harness.neighbours import prdc
 from harness.record import RunFolder, read_json
 from harness.run import DONE
 from harness.train import Batches
-from harness.uncertainty import kid_influence
 from models.dit import DiT
 from models.encodings.rope import angles, rotation, turn
 from models.geometry import Geometry, inference_geometry, training_geometry
@@ -189,7 +188,6 @@ def test_distances_between_features_agree_with_the_cpu() -> None:
         for kind, (value, influence) in prdc(x, y).items():
             assert found[kind][0] == value
             assert np.allclose(found[kind][1], influence)
-        assert np.allclose(kid_influence(x, y, device=device), kid_influence(x, y))
 
 
 # ---- one run on the GPU, in real processes

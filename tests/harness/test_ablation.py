@@ -94,7 +94,7 @@ def grid(write: Write, text: str, *changes: str) -> Grid:
         ("set: {positions.range_multiplier: 2}\n", "set positions.sampler: randomized"),
         ("axes: {model.encoding: [sincos], inference.law: [ntk]}\n", "does not exist for"),
         ("set: {train.batch: 30, train.accumulation: 4}\n", "not divisible by train.accumulation"),
-        ("set: {evaluate.samples: 50000}\n", "more than fashion_mnist's 40000 real images"),
+        ("set: {evaluate.samples: 70000}\n", "more than fashion_mnist's 69700 real images"),
         ("set: 3\n", "set must be a mapping"),
         ("include: {train.batch: 3}\n", "include must be a list"),
     ],
