@@ -13,7 +13,6 @@ import errno
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -229,9 +228,8 @@ def _measured(
             advance(len(block))
         result = Measured()
         for name, real in found.items():
-            read = partial(_view, shards, name)
             try:
-                result |= measure(read, real, options.fid_infinity, device)
+                result |= measure(shards.seen_by(name), real, options.fid_infinity, device)
             except ValueError as error:
                 raise UserError(f"{images.describe}, {name}: {error}") from None
         return result, {"sha256": samples_sha256(shards), "distinct": distinct(shards)}
@@ -246,10 +244,6 @@ def _blocks(images: ImageSet, count: int, todo: Sequence[range]) -> Iterator[tup
         if indices in wanted:
             yield indices, block[: len(indices)]
         start = indices.stop
-
-
-def _view(shards: Shards, extractor: str, view: str) -> Iterator[Tensor]:
-    return shards.read(f"{extractor}/{view}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,10 +1,9 @@
 """One evaluation of a trained run: sample in shards, see, measure, and the floor of real images."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -110,7 +109,7 @@ def evaluate(
     for name, model in models.items():
         real = reference(cache, task, name, model)
         floor |= floor_of(cache, task, real, model)
-        measured |= measure(partial(_view, shards, name), real, asked.fid_infinity, world.device)
+        measured |= measure(shards.seen_by(name), real, asked.fid_infinity, world.device)
     columns = FACTS[task.training.data.name].classes
     shown = torch.cat(list(shards.read("images")))[: columns * GRID_ROWS]
     write_atomic(run.samples_file(task.eval_id), image_grid(shown, columns))
@@ -157,10 +156,6 @@ def shards_of(task: Task, code: str) -> Shards:
     return Shards(task.run.shards_folder(task.eval_id), key)
 
 
-def _view(shards: Shards, extractor: str, view: str) -> Iterator[torch.Tensor]:
-    return shards.read(f"{extractor}/{view}")
-
-
 def sample(
     task: Task,
     shards: Shards,
@@ -182,8 +177,7 @@ def sample(
     model = load_model(task.run, training, world.device)
     patches = {name: entry["patch"] for name, entry in task.protocol.items()}
     shown = asked.samples if keep == "images" else FACTS[training.data.name].classes * GRID_ROWS
-    generated = training.data.resolution if inference.resize != "none" else size
-    batch = batch or batch_that_fits(training, generated, world.device)
+    batch = batch or batch_that_fits(training, inference, size, world.device)
     # One rank looks: another might already see what this one writes.
     todo = world.shared(shards.missing(asked.samples, batch) if world.rank == 0 else None)
     there = asked.samples - sum(map(len, todo))

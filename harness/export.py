@@ -51,8 +51,7 @@ def images_of(task: Task, job: Job) -> Iterator[Tensor]:
     torch.set_num_threads(max(1, job.cpus // job.ranks))  # as in the run, for the same rounding
     model = load_model(task.run, task.training, device)
     inference, size = task.evaluation.inference, task.evaluation.evaluate.resolution
-    generated = task.training.data.resolution if inference.resize != "none" else size
-    batch = job.sample_batch or batch_that_fits(task.training, generated, device)
+    batch = job.sample_batch or batch_that_fits(task.training, inference, size, device)
     for start in range(0, samples, batch):
         indices = range(start, min(start + batch, samples))
         yield generate(

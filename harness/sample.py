@@ -32,14 +32,21 @@ def labels_of(indices: range, classes: int, kind: str, seed: int) -> Tensor:
     return torch.tensor([int(generator(seed, "label", i).integers(classes)) for i in indices])
 
 
-def batch_that_fits(training: Training, size: Size, device: torch.device) -> int:
+def generated_size(training: Training, inference: Inference, resolution: Size) -> Size:
+    """The size that the model itself generates, before any resize to `resolution`."""
+    return training.data.resolution if inference.resize != "none" else resolution
+
+
+def batch_that_fits(
+    training: Training, inference: Inference, resolution: Size, device: torch.device
+) -> int:
     """Images to generate at once: 125, or as many as a quarter of the free memory holds.
 
     The need of an image is bounded from above by the activations of one block in fp32: queries,
     keys, values, the output, both sides of the MLP and a few residuals, for every token.
     """
     model = training.model
-    height, width = grid_of(size, model.patch)
+    height, width = grid_of(generated_size(training, inference, resolution), model.patch)
     per_image = 4 * height * width * model.width * (12 + 2 * model.mlp_ratio)
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
@@ -135,7 +142,7 @@ def generate(
     Raises:
         ValueError: the model produced values that are not finite.
     """
-    size = training.data.resolution if inference.resize != "none" else resolution
+    size = generated_size(training, inference, resolution)
     facts = FACTS[training.data.name]
     shape = (facts.channels, *size)
     noise = torch.stack([normal(seed, "sample", i, shape) for i in indices]).to(device)

@@ -13,7 +13,7 @@ through one file at a time: memory does not grow with the number of samples.
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,10 @@ class Shards:
             with safe_open(file, "pt") as shard:
                 if name in shard.keys():  # noqa: SIM118  # not a mapping
                     yield shard.get_tensor(name)
+
+    def seen_by(self, extractor: str) -> Callable[[str], Iterator[Tensor]]:
+        """What an extractor saw: a view -> its arrays, as `read` gives them."""
+        return lambda view: self.read(f"{extractor}/{view}")
 
     def remove(self) -> None:
         """Delete them all."""

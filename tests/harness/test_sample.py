@@ -62,11 +62,11 @@ def test_random_labels_are_a_function_of_seed_and_index() -> None:
 
 
 def test_a_batch_fits_into_memory() -> None:
-    assert batch_that_fits(made(), (8, 8), CPU) == MOST_AT_ONCE
+    assert batch_that_fits(made(), inference(), (8, 8), CPU) == MOST_AT_ONCE
     huge = made(model=Model(width=2**16, depth=1, heads=1), data=Data(resolution=(32, 32)))
-    small = batch_that_fits(huge, (32, 32), CPU)
+    small = batch_that_fits(huge, inference(), (32, 32), CPU)
     assert 1 <= small < MOST_AT_ONCE
-    assert batch_that_fits(huge, (2**16, 2**16), CPU) == 1
+    assert batch_that_fits(huge, inference(), (2**16, 2**16), CPU) == 1
 
 
 def test_an_image_depends_on_seed_and_index_alone() -> None:
