@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from harness.config import Train
+from harness.config import Objective, Train
 from harness.draws import normal, uniform
 from harness.ema import Ema
 from harness.engine import World, join_world, make_deterministic, make_engine, quiet
-from harness.objective import noised, timesteps, velocity
+from harness.objective import timesteps, training_loss
 from models.dit import DiT
 from models.flops import flops
 from models.geometry import training_geometry
@@ -39,6 +38,7 @@ CHANNELS, SIDE, PATCH, CLASSES = 4, 32, 2, 1000  # ImageNet 256x256 as latents o
 GRID = (SIDE // PATCH, SIDE // PATCH)
 MLP_RATIO, THETA = 4.0, 100.0
 SEED = 0
+OBJECTIVE = Objective()  # rectified flow, preconditioned
 
 Json = dict[str, Any]
 
@@ -74,24 +74,23 @@ class Step:
         self.loss = torch.zeros(())
         self.done = 0
 
-    def draws(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Noise, timesteps, and the uniforms of rows and columns, on the CPU."""
+    def draws(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Noise, timesteps, and the uniforms of rows, of columns and of both, on the CPU."""
         noise = normal(SEED, "noise", step, (self.batch, CHANNELS, SIDE, SIDE))
-        t = timesteps(normal(SEED, "timestep", step, (self.batch,)), "logit_normal")
+        t = timesteps(normal(SEED, "timestep", step, (self.batch,)), OBJECTIVE)
         rows = uniform(SEED, "rows", step, (self.batch, GRID[0]))
         columns = uniform(SEED, "columns", step, (self.batch, GRID[1]))
-        return noise, t, rows, columns
+        return noise, t, rows, columns, uniform(SEED, "rescale", step, (self.batch,))
 
     def __call__(self) -> None:
-        noise, t, rows, columns = self.draws(self.done)
+        noise, t, *drawn = self.draws(self.done)
         noise, t = noise.to(self.device), t.to(self.device)
         geometry = training_geometry(
-            "rope", "consecutive", THETA, self.width, self.heads, GRID, GRID, rows, columns,
-            self.device,
-        )  # fmt: skip
-        x = self.latents
-        v = velocity(self.engine, noised(x, noise, t), t, True, self.labels, geometry, None)
-        loss = F.mse_loss(v, noise - x)
+            "rope", "consecutive", THETA, self.width, self.heads, GRID, GRID, *drawn, self.device
+        )
+        loss = training_loss(
+            self.engine, OBJECTIVE, self.latents, noise, t, self.labels, geometry, None
+        )
         self.engine.backward(loss)
         self.engine.step()
         self.ema.update(self.done)

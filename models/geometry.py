@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.encodings.laws import ATTENTION_SCALES, LAWS
-from models.names import LAWS_FOR, require
-from models.positions.placements import PLACEMENTS
+from models.encodings.attention_scale import ATTENTION_SCALES
+from models.encodings.laws import LAWS, Axis
+from models.names import LAW_SCALES, LAWS_FOR, PLACEMENTS, require
+from models.positions import placements
 from models.positions.samplers import SAMPLERS
 
 Grid = tuple[int, int]
@@ -23,9 +24,13 @@ Grid = tuple[int, int]
 class Geometry:
     """Positions of the patches and the frequencies that turn them into an encoding.
 
-    rows [B or 1, h], cols [B or 1, w]: positions along each axis; frequencies_h, frequencies_w:
-    radians per position, empty without an encoding; all float32. logit_scale multiplies
-    q k / sqrt(head_dim). TypeError on another type: a half-precision position is a wrong one.
+    rows [B or 1, h], cols [B or 1, w]: positions along each axis, or [layers, B or 1, ...] where
+    each layer of a rotary encoding has its own; frequencies_h, frequencies_w: radians per position,
+    empty without an encoding; all float32. logit_scale multiplies q k / sqrt(head_dim).
+    interpolated: an absolute code is read at whole positions and linearly between them.
+
+    For rope-mixed the model has the frequencies, and the one here multiplies them: 1, or 1/s.
+    TypeError on another type: a half-precision position is a wrong one.
     """
 
     rows: Tensor
@@ -33,6 +38,7 @@ class Geometry:
     frequencies_h: Tensor
     frequencies_w: Tensor
     logit_scale: float = 1.0
+    interpolated: bool = False
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
@@ -45,7 +51,9 @@ class Geometry:
 AXIS_CHANNELS: dict[str, Callable[[int, int], int]] = {
     "none": lambda width, heads: 0,
     "sincos": lambda width, heads: width // 2,
+    "learned": lambda width, heads: 0,
     "rope": lambda width, heads: width // heads // 2,
+    "rope-mixed": lambda width, heads: 2,  # theta^0 = 1: laws act on a factor of its own
 }
 
 
@@ -59,26 +67,23 @@ def training_geometry(
     length: Grid,
     uniform_h: Tensor,
     uniform_w: Tensor,
+    shared: Tensor,
     device: torch.device | str,
 ) -> Geometry:
     """Positions drawn for a training batch, with unchanged frequencies.
 
     grid (h, w) in patches; length (Lh, Lw) is the range of positions an axis draws from, grid
-    itself for plain training; uniform_h [B, Lh] and uniform_w [B, Lw] are independent uniforms in
-    [0, 1), one row a sample. ValueError on an unknown name or a grid larger than its range.
+    itself for plain training. uniform_h [B, Lh], uniform_w [B, Lw] and shared [B] are independent
+    uniforms in [0, 1), one row a sample; with [layers, B, ...] each layer draws its own.
+    ValueError on an unknown name or a grid larger than its range.
     """
-    require("position sampler", sampler, SAMPLERS)
-    draw = SAMPLERS[sampler]
-    by_axis = _frequencies(encoding, "extrapolate", theta, width, heads, 1.0, length)
-    return Geometry(
-        rows=draw(grid[0], length[0], uniform_h).to(device),  # [B, h]
-        cols=draw(grid[1], length[1], uniform_w).to(device),  # [B, w]
-        frequencies_h=by_axis[0].to(device),
-        frequencies_w=by_axis[1].to(device),
-    )
+    rows, cols = _drawn(sampler, grid, length, uniform_h, uniform_w, shared)
+    by_axis = _frequencies(encoding, "extrapolate", theta, width, heads, (1.0, 1.0), length, 0.0)
+    return Geometry(rows.to(device), cols.to(device), by_axis[0].to(device), by_axis[1].to(device))
 
 
 def inference_geometry(
+    *,
     encoding: str,
     theta: float,
     width: int,
@@ -88,58 +93,103 @@ def inference_geometry(
     grid: Grid,
     placement: str,
     law: str,
+    law_scale: str,
     attention_scale: str,
     batch: int,
     device: torch.device | str,
+    time: float = 0.0,
+    sampler: str = "consecutive",
+    uniform_h: Tensor | None = None,
+    uniform_w: Tensor | None = None,
+    shared: Tensor | None = None,
 ) -> Geometry:
-    """Fixed positions for a grid of any size and shape, the same for every sample.
+    """Positions for a grid of any size and shape: fixed for all samples, or `random` for each.
 
     train_grid (h, w) is the grid of training, in patches; length (Lh, Lw) its ranges of positions
-    (round(range multiplier * n), train_grid itself for plain training); grid is the grid now. The
-    law and the attention scale see `law_scale`; ramps also see each axis's own length.
+    (round(range multiplier * n), train_grid itself for plain training); grid is the grid now. Laws
+    see the scales that `law_scales` finds; the attention scale sees the larger. time in 0..1, 1 =
+    noise, is for laws that change while an image is made. Placement `random` draws as training
+    does, with its `sampler` and uniforms of the shapes there.
 
-    ValueError on an unknown name, a law that does not fit the encoding, or (rope) an axis too
-    narrow for the law.
+    ValueError on an unknown name, a law that does not fit the encoding, an axis too narrow for the
+    law, or a random draw for a grid larger than the range.
     """
-    require("placement", placement, PLACEMENTS)
     require("attention scale", attention_scale, ATTENTION_SCALES)
-    place = PLACEMENTS[placement]
-    rows, cols = place(grid[0], length[0]), place(grid[1], length[1])  # [h], [w]
-    scale = law_scale(rows, cols, length)
-    by_axis = _frequencies(encoding, law, theta, width, heads, scale, length)
-    multiplier = ATTENTION_SCALES[attention_scale](math.prod(train_grid), math.prod(grid), scale)
+    require("placement", placement, PLACEMENTS)
+    if placement == "random":
+        if uniform_h is None or uniform_w is None or shared is None:
+            raise ValueError("placement 'random' needs uniform_h, uniform_w and shared")
+        rows, cols = _drawn(sampler, grid, length, uniform_h, uniform_w, shared)  # [batch, ...]
+    else:
+        place = placements.PLACEMENTS[placement]
+        rows, cols = place(grid[0], length[0])[None], place(grid[1], length[1])[None]  # [1, ...]
+    scales = law_scales(rows, cols, length, "per_axis" if law == "ei" else law_scale)
+    by_axis = _frequencies(encoding, law, theta, width, heads, scales, length, time)
+    resized = law == "ei" and max(scales) > 1
+    if resized:
+        rows = _on_the_table(rows, scales[0], length[0])
+        cols = _on_the_table(cols, scales[1], length[1])
+    temperature = ATTENTION_SCALES[attention_scale]
     return Geometry(
         rows=rows.to(device).expand(batch, -1),  # [B, h]
         cols=cols.to(device).expand(batch, -1),  # [B, w]
         frequencies_h=by_axis[0].to(device),
         frequencies_w=by_axis[1].to(device),
-        logit_scale=multiplier,
+        logit_scale=temperature(math.prod(train_grid), math.prod(grid), max(scales)),
+        interpolated=resized,
     )
 
 
-def law_scale(rows: Tensor, cols: Tensor, length: Grid) -> float:
-    """How far the placed positions outgrow the trained ranges, at least 1.
+def law_scales(rows: Tensor, cols: Tensor, length: Grid, kind: str) -> tuple[float, float]:
+    """How far the placed positions outgrow the trained ranges on each axis, at least 1.
 
-    s = max over both axes of (largest position + 1)/length, 1 where they stay inside. One factor
-    for both axes, as in NTK and YaRN for square images (FiT's Vision variants take one per axis).
-    The contiguous 0..n-1 gives n/length, the usual ratio of sizes. Compressing placements give 1,
-    except `expected` beyond its range: it reaches up to half a position outside, so it gives
-    between 1 and (length + 1)/length (1.08 for 12 patches in 6 positions).
+    s = (largest position + 1)/length, 1 where the positions stay inside. kind `per_axis`: each
+    axis its own, as in FiT's Vision forms; `shared`: the larger for both, as in NTK and YaRN for
+    square images. The contiguous 0..n-1 gives n/length, the usual ratio of sizes. Compressing
+    placements give 1, except `expected` beyond its range: it reaches up to half a position outside,
+    so it gives between 1 and (length + 1)/length (1.08 for 12 patches in 6 positions).
     """
-    return max(
-        1.0,
-        (float(rows[-1]) + 1) / length[0],
-        (float(cols[-1]) + 1) / length[1],
+    require("law scale", kind, LAW_SCALES)
+    own = (
+        max(1.0, (float(rows.max()) + 1) / length[0]),
+        max(1.0, (float(cols.max()) + 1) / length[1]),
     )
+    return own if kind == "per_axis" else (max(own), max(own))
+
+
+def _drawn(
+    sampler: str, grid: Grid, length: Grid, uniform_h: Tensor, uniform_w: Tensor, shared: Tensor
+) -> tuple[Tensor, Tensor]:
+    require("position sampler", sampler, SAMPLERS)
+    draw = SAMPLERS[sampler]
+    rows = draw(grid[0], length[0], uniform_h, shared)  # [B, h]
+    return rows, draw(grid[1], length[1], uniform_w, shared)  # [B, w]
+
+
+def _on_the_table(positions: Tensor, scale: float, length: int) -> Tensor:
+    """EI: where the centres of patches lie in a table resized by `scale`, edges aligned.
+
+    (x + 1/2)/s - 1/2, clamped to 0..L-1: bilinear resizing with half-pixel centres, as FiT
+    (arXiv 2402.12376, section 4.3) resizes the codes of DiT, and ViT its own.
+    """
+    return ((positions.double() + 0.5) / scale - 0.5).clamp(0, length - 1).to(torch.float32)
 
 
 def _frequencies(
-    encoding: str, law: str, theta: float, width: int, heads: int, scale: float, length: Grid
+    encoding: str,
+    law: str,
+    theta: float,
+    width: int,
+    heads: int,
+    scales: tuple[float, float],
+    length: Grid,
+    time: float,
 ) -> list[Tensor]:
-    """Of rows and of columns: they differ where a ramp sees ranges of different length."""
+    """Of rows and of columns: they differ where the axes' scales or ranges do."""
     require("encoding", encoding, AXIS_CHANNELS)
     require(f"frequency law for {encoding}:", law, LAWS_FOR[encoding])
     channels = AXIS_CHANNELS[encoding](width, heads)
     if channels == 0:
         return [torch.empty(0, dtype=torch.float32)] * 2
-    return [LAWS[law](theta, channels, scale, axis).to(torch.float32) for axis in length]
+    axes = [Axis(theta, channels, *of, time) for of in zip(scales, length, strict=True)]
+    return [LAWS[law](axis).to(torch.float32) for axis in axes]

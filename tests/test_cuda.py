@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +16,19 @@ import torch
 from torch import Tensor
 
 from benchmarks import gpu, steps
+from harness.batches import Batches
+from harness.canonical import canonical_training
 from harness.config import Augmentation, Data, MicroConditioning, Model, Positions, Train, Training
 from harness.draws import generator, uniform
 from harness.engine import World
 from harness.features import load, see
-from harness.identity import canonical_training
+from harness.files import read_json
 from harness.images import area_resize, resize_crop
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.neighbours import prdc
-from harness.record import RunFolder, read_json
+from harness.record import RunFolder
 from harness.run import DONE
-from harness.train import Batches
 from models.dit import DiT
 from models.encodings.rope import angles, rotation, turn
 from models.geometry import Geometry, inference_geometry, training_geometry
@@ -109,21 +111,22 @@ def _model(encoding: str) -> tuple[DiT, Geometry]:
     torch.manual_seed(0)
     model = DiT(
         channels=4, classes=10, width=128, depth=4, heads=2, mlp_ratio=4.0, patch=2,
-        encoding=encoding, qk_norm=True, micro_conditioning=False,
+        encoding=encoding, qk_norm=True, micro_conditioning=False, lengths=(8, 8), theta=100.0,
     )  # fmt: skip
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     geometry = inference_geometry(
-        encoding, 100.0, 128, 2, (8, 8), (8, 8), (16, 16), "contiguous", "extrapolate", "none", 3,
-        "cpu",
+        encoding=encoding, theta=100.0, width=128, heads=2, train_grid=(8, 8), length=(8, 8),
+        grid=(16, 16), placement="contiguous", law="extrapolate", law_scale="shared",
+        attention_scale="none", batch=3, device="cpu",
     )  # fmt: skip
     return model.eval(), geometry
 
 
 def _to_cuda(geometry: Geometry) -> Geometry:
     names = ("rows", "cols", "frequencies_h", "frequencies_w")
-    return Geometry(*(getattr(geometry, name).cuda() for name in names), geometry.logit_scale)
+    return replace(geometry, **{name: getattr(geometry, name).cuda() for name in names})
 
 
 @needs_cuda
@@ -158,7 +161,7 @@ def test_rope_keeps_float32_under_autocast() -> None:
 
 @needs_cuda
 def test_training_positions_are_float32_on_the_gpu() -> None:
-    drawn = uniform(0, "rows", 0, (4, 32)), uniform(0, "columns", 0, (4, 32))
+    drawn = uniform(0, "rows", 0, (4, 32)), uniform(0, "columns", 0, (4, 32)), torch.zeros(4)
     with torch.autocast("cuda", torch.bfloat16):
         geometry = training_geometry(
             "rope", "randomized", 100.0, 64, 2, (16, 16), (32, 32), *drawn, "cuda"

@@ -29,9 +29,11 @@ def angles(rows: Tensor, cols: Tensor, frequencies_h: Tensor, frequencies_w: Ten
 def rotation(phi: Tensor) -> tuple[Tensor, Tensor]:
     """(cos, sin) of the angles, each repeated for both channels of its pair.
 
-    Shapes: phi [B, N, head_dim/2] -> two of [B, 1, N, head_dim], to broadcast over the heads.
+    Shapes: phi [B, N, head_dim/2], the same for all heads, or [B, heads, N, head_dim/2] -> two of
+    [B, 1 or heads, N, head_dim].
     """
-    phi = phi[:, None]  # [B, 1, N, d/2]
+    if phi.dim() == 3:
+        phi = phi[:, None]  # [B, 1, N, d/2], to broadcast over the heads
     return phi.cos().repeat_interleave(2, dim=-1), phi.sin().repeat_interleave(2, dim=-1)
 
 

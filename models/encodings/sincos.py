@@ -5,13 +5,19 @@ from torch import Tensor
 
 
 def sincos(
-    rows: Tensor, cols: Tensor, width: int, frequencies_h: Tensor, frequencies_w: Tensor
+    rows: Tensor,
+    cols: Tensor,
+    width: int,
+    frequencies_h: Tensor,
+    frequencies_w: Tensor,
+    interpolated: bool = False,
 ) -> Tensor:
     """pe(i, j) = [sin(r_i w), cos(r_i w), sin(c_j v), cos(c_j v)], each block width/4 wide.
 
     Blocked, not interleaved, as in DiT (arXiv 2212.09748; ViT's and MAE's code). Here the first
     half of the channels codes the *row*. DiT's published code calls its first half `emb_h` but
     feeds it the first output of meshgrid(grid_w, grid_h), the *column*: swap the halves to compare.
+    interpolated reads the code as a table at whole positions, linearly between them (`ei`).
 
     Shapes: rows [B, h] or [h], cols [B, w] or [w], frequencies [width/4] in radians per position
     -> [B, h*w, width] float32 (B = 1 without a batch), tokens in row-major order.
@@ -23,8 +29,9 @@ def sincos(
             f"got {len(frequencies_h)} and {len(frequencies_w)}"
         )
     rows, cols = torch.atleast_2d(rows), torch.atleast_2d(cols)
-    by_row = _axis(rows, frequencies_h)[:, :, None]  # [B, h, 1, width/2]
-    by_col = _axis(cols, frequencies_w)[:, None]  # [B, 1, w, width/2]
+    read = _interpolated if interpolated else _axis
+    by_row = read(rows, frequencies_h)[:, :, None]  # [B, h, 1, width/2]
+    by_col = read(cols, frequencies_w)[:, None]  # [B, 1, w, width/2]
     h, w = rows.shape[1], cols.shape[1]
     code = torch.cat((by_row.expand(-1, -1, w, -1), by_col.expand(-1, h, -1, -1)), dim=-1)
     return code.flatten(1, 2)  # [B, h*w, width]
@@ -34,3 +41,9 @@ def _axis(positions: Tensor, frequencies: Tensor) -> Tensor:
     with torch.autocast(positions.device.type, enabled=False):
         angles = positions.float()[..., None] * frequencies.float()  # [B, n, width/4]
     return torch.cat((angles.sin(), angles.cos()), dim=-1)  # [B, n, width/2]
+
+
+def _interpolated(positions: Tensor, frequencies: Tensor) -> Tensor:
+    first = positions.float().floor()
+    share = (positions.float() - first)[..., None]  # [B, n, 1]
+    return torch.lerp(_axis(first, frequencies), _axis(first + 1, frequencies), share)

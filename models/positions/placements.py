@@ -2,7 +2,8 @@
 
 A placement is `f(n, length) -> positions [n] float32`, ascending, in units of one trained position.
 At n == length all of them are 0..n-1 bit for bit. They differ in gap and span elsewhere:
-`contiguous` and `centred` keep a gap of 1, `even` and `expected` keep the span.
+`contiguous` and `centred` keep a gap of 1, `even` and `expected` keep the span. The one that is no
+function of n and length alone, `random`, is a draw of `samplers` (`geometry.inference_geometry`).
 """
 
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,13 +7,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from models.dit import DiT, patchify, unpatchify
+from models.encodings.rope import angles, rotation
 from models.geometry import Geometry, inference_geometry
 from models.names import ENCODINGS
 
 WIDTH, HEADS, CLASSES = 32, 2, 5
+ROTARY = ("rope", "rope-mixed")
 
 
-def build(encoding: str = "rope", micro: bool = False, qk_norm: bool = True, seed: int = 0) -> DiT:
+def build(
+    encoding: str = "rope",
+    micro: bool = False,
+    qk_norm: bool = True,
+    seed: int = 0,
+    outputs: int = 1,
+) -> DiT:
     torch.manual_seed(seed)
     return DiT(
         channels=2,
@@ -24,6 +34,9 @@ def build(encoding: str = "rope", micro: bool = False, qk_norm: bool = True, see
         encoding=encoding,
         qk_norm=qk_norm,
         micro_conditioning=micro,
+        lengths=(3, 3),
+        theta=10.0,
+        outputs=outputs,
     )
 
 
@@ -40,7 +53,17 @@ def awake(encoding: str, micro: bool = False) -> DiT:
 def place(encoding: str, h: int = 3, w: int = 3, theta: float = 100.0, **change) -> Geometry:
     chosen = {"placement": "contiguous", "law": "extrapolate", "attention_scale": "none", **change}
     return inference_geometry(
-        encoding, theta, WIDTH, HEADS, (3, 3), (3, 3), (h, w), **chosen, batch=2, device="cpu"
+        encoding=encoding,
+        theta=theta,
+        width=WIDTH,
+        heads=HEADS,
+        train_grid=(3, 3),
+        length=(3, 3),
+        grid=(h, w),
+        law_scale="shared",
+        batch=2,
+        device="cpu",
+        **chosen,
     )
 
 
@@ -88,6 +111,16 @@ def test_gradients_are_finite_and_reach_every_weight(encoding):
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_variance_is_a_second_set_of_channels(encoding):
+    x, t, y = batch(3, 4)
+    model = build(encoding, outputs=2)
+    torch.nn.init.normal_(model.final.proj.weight)
+    out = model(x, t, y, place(encoding, 3, 4))
+    assert out.shape == (2, 4, 6, 8)
+    assert not torch.allclose(out[:, :2], out[:, 2:], atol=1e-2)
+
+
 def test_starts_as_dit_does():
     model = build(micro=True)
     zero = ("modulation.weight", "final.proj.weight", "micro_embed.outer.weight")
@@ -121,7 +154,7 @@ def test_without_encoding_the_order_of_patches_does_not_matter(order):
     assert torch.allclose(turned, straight, atol=1e-4)
 
 
-@pytest.mark.parametrize("encoding", ["sincos", "rope"])
+@pytest.mark.parametrize("encoding", ENCODINGS[1:])
 def test_an_encoding_tells_the_order(encoding):
     model, (x, t, y) = awake(encoding), batch()
     order = torch.arange(9).flip(0)[torch.tensor([0, 2, 1, 3, 4, 5, 6, 7, 8])]
@@ -130,33 +163,79 @@ def test_an_encoding_tells_the_order(encoding):
     assert not torch.allclose(turned, straight, atol=1e-2)
 
 
-def test_rope_sees_differences_of_positions_and_sincos_positions():
+def test_rotations_see_differences_of_positions_and_tables_positions():
     x, t, y = batch()
-    for encoding, relative in (("rope", True), ("sincos", False)):
+    for encoding in ENCODINGS[1:]:
         here = place(encoding)
-        there = Geometry(
-            here.rows + 3, here.cols + 7, here.frequencies_h, here.frequencies_w, here.logit_scale
-        )
+        there = replace(here, rows=here.rows + 3, cols=here.cols + 7)
         model = awake(encoding)
         same = torch.allclose(model(x, t, y, here), model(x, t, y, there), atol=1e-4)
-        assert same == relative
+        assert same == (encoding in ROTARY)
 
 
-@pytest.mark.parametrize("encoding", ["sincos", "rope"])
+@pytest.mark.parametrize("encoding", ENCODINGS[1:])
 def test_rows_and_columns_are_not_confused(encoding):
     model, (x, t, y) = awake(encoding), batch(3, 4)
     geometry = place(encoding, 3, 4)
     plain = model(x, t, y, geometry)
-    empty = torch.zeros_like(geometry.frequencies_h)
-    # With silent columns, patches may change columns; with silent rows, they may not.
+    # With equal columns, patches may change columns; with equal rows, they may not.
     order = torch.arange(12).view(3, 4)[:, [2, 0, 3, 1]].flatten()
-    silent = Geometry(geometry.rows, geometry.cols, geometry.frequencies_h, empty)
-    moved = permuted(model(x, t, y, silent), order)
-    assert torch.allclose(model(permuted(x, order), t, y, silent), moved, atol=1e-4)
-    silent = Geometry(geometry.rows, geometry.cols, empty, geometry.frequencies_w)
-    moved = permuted(model(x, t, y, silent), order)
-    assert not torch.allclose(model(permuted(x, order), t, y, silent), moved, atol=1e-2)
-    assert not torch.allclose(model(x, t, y, silent), plain, atol=1e-2)
+    alike = replace(geometry, cols=torch.zeros_like(geometry.cols))
+    moved = permuted(model(x, t, y, alike), order)
+    assert torch.allclose(model(permuted(x, order), t, y, alike), moved, atol=1e-4)
+    alike = replace(geometry, rows=torch.zeros_like(geometry.rows))
+    moved = permuted(model(x, t, y, alike), order)
+    assert not torch.allclose(model(permuted(x, order), t, y, alike), moved, atol=1e-2)
+    assert not torch.allclose(model(x, t, y, alike), plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("encoding", ROTARY)
+def test_each_layer_turns_by_its_own_positions(encoding):
+    model, (x, t, y) = awake(encoding), batch(3, 4)
+    plain = place(encoding, 3, 4)
+    rows = torch.stack((plain.rows, 2 * plain.rows + 1))  # [layers, B, h]
+    cols = torch.stack((plain.cols * 1.5, plain.cols))  # [layers, B, w]
+    seen = turns_of(model)
+    out = model(x, t, y, replace(plain, rows=rows, cols=cols))
+    assert not torch.allclose(out, model(x, t, y, plain), atol=1e-3)
+    for layer in range(2):
+        if encoding == "rope":
+            phi = angles(rows[layer], cols[layer], plain.frequencies_h, plain.frequencies_w)
+        else:
+            phi = model.mixed[layer](rows[layer], cols[layer])
+        for measured, expected in zip(seen[layer], rotation(phi), strict=True):
+            assert torch.equal(measured.expand_as(expected), expected)
+    same = replace(plain, rows=plain.rows.expand(2, 2, 3), cols=plain.cols.expand(2, 2, 4))
+    assert torch.equal(model(x, t, y, same), model(x, t, y, plain))
+
+
+def turns_of(model: DiT) -> list[tuple[Tensor, Tensor]]:
+    """Fills up with the cosines and sines that each layer is given."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2]))
+    return seen
+
+
+@pytest.mark.parametrize("encoding", ROTARY)
+def test_turns_stay_float32(encoding):
+    model, (x, t, y) = awake(encoding), batch()
+    geometry = place(encoding)
+    geometry = replace(geometry, rows=geometry.rows + 97.3, cols=geometry.cols + 55.1)
+    seen = turns_of(model)
+    exact = model(x, t, y, geometry)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x, t, y, geometry)
+    for layer in range(2):
+        for plain, mixed in zip(seen[layer], seen[2 + layer], strict=True):
+            assert mixed.dtype == torch.float32
+            assert torch.equal(mixed, plain)
+            assert not torch.equal(mixed, mixed.bfloat16().float())
+    model.bfloat16()(x, t, y, geometry)
+    assert {turn.dtype for turns in seen for turn in turns} == {torch.float32}
+    if encoding == "rope":  # nothing of it is a weight
+        assert all(torch.equal(*pair) for pair in zip(seen[4], seen[0], strict=True))
+    assert exact.dtype == torch.float32
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -237,13 +316,16 @@ def test_fresh_micro_conditions_change_nothing():
 
 
 def test_weights_follow_the_generator_and_nothing_else():
-    reference = build("rope").state_dict()
+    everything: dict[str, Tensor] = {}
     for encoding in ENCODINGS:
-        for qk_norm in (False, True):
-            state = build(encoding, qk_norm=qk_norm).state_dict()
-            shared = reference.keys() & state.keys()
-            assert "blocks.1.mlp.outer.weight" in shared
-            assert all(torch.equal(state[name], reference[name]) for name in shared)
+        for micro, qk_norm in ((False, False), (True, True)):
+            state = build(encoding, micro, qk_norm).state_dict()
+            shared = everything.keys() & state.keys()
+            assert "blocks.1.mlp.outer.weight" in shared or not everything
+            assert all(torch.equal(state[name], everything[name]) for name in shared)
+            everything |= state
+    assert {"learned.table", "mixed.1.weight", "micro_embed.inner.weight"} <= everything.keys()
+    reference = build("rope").state_dict()
     other = build("rope", seed=1).state_dict()["patch_embed.weight"]
     assert not torch.equal(other, reference["patch_embed.weight"])
 
@@ -276,6 +358,11 @@ def test_plain_errors():
         model(x, t, y, place("rope"), MICRO)
     with pytest.raises(ValueError, match="needs micro-conditions"):
         build(micro=True)(x, t, y, place("rope"))
+    for encoding, layers in (("rope", 3), ("sincos", 2), ("learned", 2)):
+        plain = place(encoding)
+        rows, cols = (each.expand(layers, 2, 3) for each in (plain.rows, plain.cols))
+        with pytest.raises(ValueError, match=f"positions of {layers} layers need a rotary"):
+            build(encoding)(x, t, y, replace(plain, rows=rows, cols=cols))
 
 
 @pytest.mark.parametrize(
@@ -284,7 +371,10 @@ def test_plain_errors():
         ({"heads": 3}, "width of 32 does not divide into 3 heads"),
         ({"heads": 16}, "must be a multiple of 4, got 32/16 = 2"),
         ({"encoding": "sincos", "width": 30, "heads": 1}, "must be a multiple of 4, got 30"),
-        ({"encoding": "roap"}, "encoding 'roap' is not one of none, sincos, rope"),
+        ({"encoding": "roap"}, "encoding 'roap' is not one of none, sincos, learned, rope"),
+        ({"encoding": "rope-mixed", "heads": 16}, "rope-mixed turns pairs .* got 32/16 = 2"),
+        ({"encoding": "rope-mixed"}, "rope-mixed needs theta"),
+        ({"encoding": "learned"}, "learned table needs lengths"),
     ],
 )
 def test_refuses_shapes_that_do_not_divide(change, message):

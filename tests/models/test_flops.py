@@ -8,7 +8,7 @@ from models.flops import flops
 from models.geometry import inference_geometry
 
 
-@pytest.mark.parametrize("micro", [False, True])
+@pytest.mark.parametrize(("micro", "outputs"), [(False, 1), (True, 2)])
 @pytest.mark.parametrize(
     ("shape", "heads", "grid"),
     [
@@ -16,23 +16,30 @@ from models.geometry import inference_geometry
         ({"channels": 4, "width": 48, "depth": 3, "mlp_ratio": 2.5, "patch": 1}, 3, (8, 8)),
     ],
 )
-def test_equals_what_torch_counts(shape, heads, grid, micro):
+def test_equals_what_torch_counts(shape, heads, grid, micro, outputs):
     model = DiT(
-        **shape, classes=3, heads=heads, encoding="rope", qk_norm=True, micro_conditioning=micro
+        **shape,
+        classes=3,
+        heads=heads,
+        encoding="rope",
+        qk_norm=True,
+        micro_conditioning=micro,
+        outputs=outputs,
     )
     geometry = inference_geometry(
-        "rope",
-        100.0,
-        shape["width"],
-        heads,
-        grid,
-        grid,
-        grid,
-        "contiguous",
-        "extrapolate",
-        "none",
-        2,
-        "cpu",
+        encoding="rope",
+        theta=100.0,
+        width=shape["width"],
+        heads=heads,
+        train_grid=grid,
+        length=grid,
+        grid=grid,
+        placement="contiguous",
+        law="extrapolate",
+        law_scale="shared",
+        attention_scale="none",
+        batch=2,
+        device="cpu",
     )
     x = torch.zeros(2, shape["channels"], grid[0] * shape["patch"], grid[1] * shape["patch"])
     condition = (torch.zeros(2), torch.zeros(2, dtype=torch.int64))
@@ -41,7 +48,7 @@ def test_equals_what_torch_counts(shape, heads, grid, micro):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model(x, *condition, geometry, torch.zeros(2, 4) if micro else None)
     counted = counter.get_total_flops()
-    assert counted == 2 * flops(**shape, micro_conditioning=micro, grid=grid)
+    assert counted == 2 * flops(**shape, micro_conditioning=micro, grid=grid, outputs=outputs)
 
 
 def test_matches_the_published_cost():

@@ -2,47 +2,52 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.encodings.laws import extrapolate, yarn_index
-from models.geometry import Geometry, inference_geometry, law_scale, training_geometry
-from models.names import ATTENTION_SCALES, ENCODINGS, LAWS_FOR, PLACEMENTS
-from models.positions.placements import contiguous, even, expected
+from models.encodings.laws import LAWS, Axis, extrapolate, yarn_index
+from models.encodings.sincos import sincos
+from models.geometry import Geometry, inference_geometry, law_scales, training_geometry
+from models.names import ATTENTION_SCALES, ENCODINGS, LAWS_FOR, PLAIN_AT_ONE, TIME_AWARE
+from models.positions.placements import PLACEMENTS, contiguous, even, expected
+from models.positions.samplers import SAMPLERS
 
 WIDTH, HEADS, THETA = 32, 2, 100.0
 
 
-def train(encoding="rope", sampler="randomized", grid=(4, 6), length=(8, 9), seed=0, theta=THETA):
+UNIFORMS = ("uniform_h", "uniform_w", "shared")
+
+
+def draws(length, seed, *batch):
     generator = torch.Generator().manual_seed(seed)
-    uniform_h = torch.rand(3, length[0], generator=generator)
-    uniform_w = torch.rand(3, length[1], generator=generator)
-    return training_geometry(
-        encoding, sampler, theta, WIDTH, HEADS, grid, length, uniform_h, uniform_w, "cpu"
-    )
+    sizes = (*batch, length[0]), (*batch, length[1]), batch
+    return [torch.rand(*size, generator=generator) for size in sizes]
 
 
-def infer(
-    encoding="rope",
-    length=(6, 6),
-    grid=(6, 6),
-    placement="contiguous",
-    law="extrapolate",
-    attention_scale="none",
-):
+def train(encoding="rope", sampler="randomized", grid=(4, 6), length=(8, 9), seed=0, batch=(3,)):
+    drawn = draws(length, seed, *batch)
+    return training_geometry(encoding, sampler, THETA, WIDTH, HEADS, grid, length, *drawn, "cpu")
+
+
+def infer(**change):
+    given = {
+        "encoding": "rope",
+        "length": (6, 6),
+        "grid": (6, 6),
+        "placement": "contiguous",
+        "law": "extrapolate",
+        "law_scale": "shared",
+        "attention_scale": "none",
+    }
     return inference_geometry(
-        encoding,
-        THETA,
-        WIDTH,
-        HEADS,
-        (6, 6),
-        length,
-        grid,
-        placement,
-        law,
-        attention_scale,
-        3,
-        "cpu",
+        theta=THETA,
+        width=WIDTH,
+        heads=HEADS,
+        train_grid=(6, 6),
+        batch=3,
+        device="cpu",
+        **(given | change),
     )
 
 
@@ -55,21 +60,31 @@ def test_training_draws_each_axis_from_its_own_range():
     assert geometry.logit_scale == 1.0
 
 
-@settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**31), st.sampled_from(ENCODINGS))
-def test_range_multiplier_one_is_plain_training_bit_for_bit(seed, encoding):
-    drawn = train(encoding, "randomized", (4, 6), (4, 6), seed)
+def test_each_layer_can_draw_its_own():
+    geometry = train(batch=(2, 3))
+    assert geometry.rows.shape == (2, 3, 4)
+    assert geometry.cols.shape == (2, 3, 6)
+    assert not torch.equal(geometry.rows[0], geometry.rows[1])
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 2**31), st.sampled_from(ENCODINGS), st.sampled_from(PLAIN_AT_ONE))
+def test_range_multiplier_one_is_plain_training_bit_for_bit(seed, encoding, sampler):
+    drawn = train(encoding, sampler, (4, 6), (4, 6), seed)
     plain = train(encoding, "consecutive", (4, 6), (4, 6), seed + 1)
     for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
         assert torch.equal(getattr(drawn, name), getattr(plain, name))
 
 
-@pytest.mark.parametrize(("encoding", "channels"), [("none", 0), ("sincos", 16), ("rope", 8)])
+CHANNELS = [("none", 0), ("sincos", 16), ("learned", 0), ("rope", 8), ("rope-mixed", 2)]
+
+
+@pytest.mark.parametrize(("encoding", "channels"), CHANNELS)
 def test_frequencies_fill_the_axis(encoding, channels):
-    for geometry in (train(encoding), infer(encoding)):
+    for geometry in (train(encoding), infer(encoding=encoding)):
         assert len(geometry.frequencies_h) == len(geometry.frequencies_w) == channels // 2
         if channels:
-            omega = extrapolate(THETA, channels, 1, 1).float()
+            omega = extrapolate(Axis(THETA, channels, 1, 1)).float()
             assert torch.equal(geometry.frequencies_h, omega)
             assert torch.equal(geometry.frequencies_w, omega)
 
@@ -81,34 +96,88 @@ def test_every_law_is_the_identity_at_the_training_size(encoding, placement):
     for law in LAWS_FOR[encoding]:
         for attention_scale in ATTENTION_SCALES:
             geometry = infer(
-                encoding, placement=placement, law=law, attention_scale=attention_scale
+                encoding=encoding, placement=placement, law=law, attention_scale=attention_scale
             )
-            assert geometry.logit_scale == 1.0
+            assert (geometry.logit_scale == 1.0) == (attention_scale != "fitv2-code")
+            assert not geometry.interpolated
             for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
                 assert torch.equal(getattr(geometry, name), getattr(plain, name))
 
 
-def test_scale_is_the_larger_ratio_of_the_axes():
-    assert law_scale(contiguous(9, 6), contiguous(12, 6), (6, 6)) == 2
-    assert law_scale(contiguous(12, 6), contiguous(9, 6), (6, 6)) == 2
-    assert law_scale(contiguous(9, 6), contiguous(9, 9), (6, 9)) == 1.5
-    assert law_scale(contiguous(3, 6), contiguous(2, 6), (6, 6)) == 1
-    assert law_scale(contiguous(12, 12), contiguous(12, 12), (12, 12)) == 1
-    assert law_scale(even(12, 6), even(12, 6), (6, 6)) == 1
-    assert law_scale(expected(12, 6), even(12, 6), (6, 6)) == pytest.approx(84 / 13 / 6)
+def scales_of(grid, length, kind, place=contiguous):
+    return law_scales(place(grid[0], length[0]), place(grid[1], length[1]), length, kind)
 
 
-def test_one_scale_for_both_axes():
-    geometry = infer(grid=(6, 12), law="pi")
-    plain = infer(grid=(6, 12))
-    assert torch.equal(geometry.frequencies_h, plain.frequencies_h / 2)
-    assert torch.equal(geometry.frequencies_w, plain.frequencies_w / 2)
+def test_scales_are_how_far_positions_outgrow_the_range():
+    assert scales_of((9, 12), (6, 6), "shared") == (2, 2)
+    assert scales_of((12, 9), (6, 6), "shared") == (2, 2)
+    assert scales_of((12, 9), (6, 6), "per_axis") == (2, 1.5)
+    assert scales_of((9, 9), (6, 9), "shared") == (1.5, 1.5)
+    assert scales_of((9, 9), (6, 9), "per_axis") == (1.5, 1)
+    assert scales_of((3, 2), (6, 6), "per_axis") == (1, 1)
+    assert scales_of((12, 12), (6, 6), "shared", even) == (1, 1)
+    assert scales_of((12, 3), (6, 6), "per_axis", expected) == pytest.approx((84 / 13 / 6, 1))
+    with pytest.raises(ValueError, match="law scale 'own' is not one of shared, per_axis"):
+        scales_of((3, 3), (6, 6), "own")
+
+
+def test_one_scale_for_both_axes_or_each_its_own():
+    plain = infer(grid=(9, 12))
+    both, own = infer(grid=(9, 12), law="pi"), infer(grid=(9, 12), law="pi", law_scale="per_axis")
+    for measured, scales in ((both, (2, 2)), (own, (1.5, 2))):
+        assert torch.allclose(measured.frequencies_h, plain.frequencies_h / scales[0])
+        assert torch.allclose(measured.frequencies_w, plain.frequencies_w / scales[1])
+    for law_scale in ("shared", "per_axis"):  # the temperature has one scale, the larger
+        tempered = infer(grid=(9, 12), attention_scale="yarn", law_scale=law_scale)
+        assert tempered.logit_scale == pytest.approx(1.1434, abs=1e-4)
+
+
+def test_rope_mixed_interpolates_by_a_factor():
+    geometry = infer(encoding="rope-mixed", grid=(9, 12), law="pi", law_scale="per_axis")
+    assert geometry.frequencies_h.tolist() == pytest.approx([1 / 1.5])
+    assert geometry.frequencies_w.tolist() == [0.5]
+
+
+def test_laws_see_the_time():
+    for law in LAWS_FOR["rope"]:
+        for time in (0.2, 0.9):
+            geometry = infer(grid=(12, 12), law=law, time=time)
+            expected = LAWS[law](Axis(THETA, 8, 2, 6, time)).float()
+            assert torch.equal(geometry.frequencies_h, expected)
+        same = torch.equal(geometry.frequencies_w, infer(grid=(12, 12), law=law).frequencies_w)
+        assert same == (law not in TIME_AWARE)
+
+
+@pytest.mark.parametrize(
+    ("length", "grid"), [((6, 6), (9, 13)), ((4, 7), (6, 7)), ((6, 6), (6, 6))]
+)
+def test_ei_is_a_bilinear_resize_of_the_sincos_code(length, grid):
+    def code(geometry):
+        frequencies = geometry.frequencies_h, geometry.frequencies_w
+        placed = geometry.rows[:1], geometry.cols[:1]
+        return sincos(*placed, WIDTH, *frequencies, geometry.interpolated)[0]
+
+    trained = code(infer(encoding="sincos", length=length, grid=length))
+    picture = trained.view(*length, WIDTH).permute(2, 0, 1)[None]
+    resized = F.interpolate(picture, grid, mode="bilinear", align_corners=False)
+    measured = code(infer(encoding="sincos", length=length, grid=grid, law="ei"))
+    assert torch.allclose(measured.view(*grid, WIDTH), resized[0].permute(1, 2, 0), atol=1e-5)
+
+
+def test_ei_does_nothing_inside_the_range():
+    for placement in PLACEMENTS:
+        changed, plain = (
+            infer(encoding="sincos", length=(12, 12), grid=(5, 7), placement=placement, law=law)
+            for law in ("ei", "extrapolate")
+        )
+        assert torch.equal(changed.rows, plain.rows)
+        assert not changed.interpolated
 
 
 def test_ramps_see_the_range_of_their_axis():
     geometry = infer(length=(8, 40), grid=(16, 40), law="yarn-index")
-    assert torch.equal(geometry.frequencies_h, yarn_index(THETA, 8, 2, 8).float())
-    assert torch.equal(geometry.frequencies_w, yarn_index(THETA, 8, 2, 40).float())
+    assert torch.equal(geometry.frequencies_h, yarn_index(Axis(THETA, 8, 2, 8)).float())
+    assert torch.equal(geometry.frequencies_w, yarn_index(Axis(THETA, 8, 2, 40)).float())
     assert not torch.equal(geometry.frequencies_h, geometry.frequencies_w)
 
 
@@ -118,9 +187,6 @@ def test_attention_scale_counts_tokens():
     # The tokens of training, not the positions they were drawn from.
     wide = infer(grid=(9, 12), length=(12, 12), attention_scale="log")
     assert wide.logit_scale == geometry.logit_scale
-    assert infer(grid=(9, 12), attention_scale="yarn").logit_scale == pytest.approx(
-        1.1434, abs=1e-4
-    )
 
 
 def test_inference_places_the_whole_batch_alike():
@@ -129,10 +195,23 @@ def test_inference_places_the_whole_batch_alike():
     assert geometry.cols.shape == (3, 5)
 
 
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_random_placement_draws_as_training_does(sampler):
+    given = dict(zip(UNIFORMS, draws((8, 9), 0, 3), strict=True), sampler=sampler)
+    geometry = infer(length=(8, 9), grid=(4, 6), placement="random", law="pi", **given)
+    trained = train(sampler=sampler)
+    for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
+        assert torch.equal(getattr(geometry, name), getattr(trained, name))
+    with pytest.raises(ValueError, match="cannot draw 9 distinct positions out of 8"):
+        infer(length=(8, 9), grid=(9, 6), placement="random", **given)
+    with pytest.raises(ValueError, match="'random' needs uniform_h, uniform_w and shared"):
+        infer(placement="random", sampler=sampler)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoding": "rop"}, "encoding 'rop' is not one of none, sincos, rope.*'rope'"),
+        ({"encoding": "rop"}, "encoding 'rop' is not one of none, sincos, learned, rope.*'rope'"),
         ({"placement": "evn"}, "placement 'evn' is not one of .* did you mean 'even'"),
         ({"law": "ntq"}, "frequency law for rope: 'ntq' is not one of"),
         ({"encoding": "sincos", "law": "yarn"}, "law for sincos: 'yarn' is not one of extrapolate"),
@@ -144,6 +223,8 @@ def test_unknown_names(change, message):
         infer(**change)
     with pytest.raises(ValueError, match="position sampler 'random'"):
         train(sampler="random")
+    with pytest.raises(ValueError, match="position sampler 'random'"):
+        infer(placement="random", sampler="random", **dict.fromkeys(UNIFORMS, torch.zeros(3, 6)))
 
 
 def test_refuses_positions_in_half_precision():

@@ -2,9 +2,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from models import names
-from models.encodings.laws import ATTENTION_SCALES, LAWS
+from models.encodings.attention_scale import ATTENTION_SCALES
+from models.encodings.laws import LAWS, Axis
 from models.geometry import AXIS_CHANNELS
 from models.positions.placements import PLACEMENTS
 from models.positions.samplers import SAMPLERS
@@ -16,7 +18,7 @@ from models.positions.samplers import SAMPLERS
         (names.ENCODINGS, AXIS_CHANNELS),
         (names.ENCODINGS, names.LAWS_FOR),
         (names.SAMPLERS, SAMPLERS),
-        (names.PLACEMENTS, PLACEMENTS),
+        (names.PLACEMENTS, (*PLACEMENTS, "random")),  # a draw of one of the samplers
         (names.LAWS, LAWS),
         (names.ATTENTION_SCALES, ATTENTION_SCALES),
     ],
@@ -29,6 +31,16 @@ def test_laws_of_an_encoding_are_laws():
     for laws in names.LAWS_FOR.values():
         assert set(laws) <= set(names.LAWS)
         assert laws[0] == "extrapolate"
+    assert set(names.TIME_AWARE) <= set(names.LAWS)
+
+
+def test_the_laws_that_see_the_time_are_named():
+    seen = {
+        name
+        for name, law in LAWS.items()
+        if not torch.equal(law(Axis(100, 16, 2, 6, 0.1)), law(Axis(100, 16, 2, 6, 0.9)))
+    }
+    assert seen == set(names.TIME_AWARE)
 
 
 def test_names_import_no_torch():

@@ -3,11 +3,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.encodings.laws import extrapolate
+from models.encodings.laws import Axis, extrapolate
 from models.encodings.rope import angles, rotate, rotation, turn
 
 D = 16  # head dimension: 4 frequencies an axis
-OMEGA = extrapolate(100, D // 2, 1, 1).float()
+OMEGA = extrapolate(Axis(100, D // 2, 1, 1)).float()
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
@@ -83,6 +83,14 @@ def test_angles_stay_float32_under_autocast():
     assert mixed.dtype == torch.float32
     assert torch.equal(mixed, plain)
     assert not torch.equal(mixed, mixed.bfloat16().float())
+
+
+def test_heads_may_turn_differently():
+    phi = torch.stack((grid(2, 3), grid(2, 3, 1.0, 4.0)), dim=1)  # [1, 2, 6, d/2]
+    x = normal(0, 1, 2, 6, D)
+    turned = turn(x, *rotation(phi))
+    for head in range(2):
+        assert torch.equal(turned[:, head], turn(x, *rotation(phi[:, head]))[:, head])
 
 
 def test_half_precision_input_is_turned_in_float32():

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.encodings.laws import extrapolate, pi
+from models.encodings.laws import Axis, extrapolate, pi
 from models.encodings.sincos import sincos
 
 
@@ -22,7 +22,7 @@ def published(rows: np.ndarray, cols: np.ndarray, width: int) -> np.ndarray:
 @pytest.mark.parametrize(("h", "w"), [(4, 4), (3, 7)])
 def test_equals_dit_with_its_halves_swapped(h, w):
     width = 32
-    omega = extrapolate(10000, width // 2, 1, 1).float()
+    omega = extrapolate(Axis(10000, width // 2, 1, 1)).float()
     rows, cols = torch.arange(float(h)), torch.arange(float(w)) * 1.5
     code = sincos(rows, cols, width, omega, omega)
     assert code.shape == (1, h * w, width)
@@ -36,14 +36,25 @@ def test_equals_dit_with_its_halves_swapped(h, w):
 def test_interpolation_divides_positions(h, w, scale):
     scale = max(scale, 1.0)
     rows, cols = torch.arange(float(h)), torch.arange(float(w))
-    plain, slow = extrapolate(10000, 8, 1, 1).float(), pi(10000, 8, scale, 1).float()
+    plain, slow = extrapolate(Axis(10000, 8, 1, 1)).float(), pi(Axis(10000, 8, scale, 1)).float()
     by_law = sincos(rows, cols, 16, slow, slow)
     by_position = sincos(rows / scale, cols / scale, 16, plain, plain)
     assert torch.allclose(by_law, by_position, atol=1e-5)
 
 
+def test_interpolated_is_a_table_between_whole_positions():
+    omega = extrapolate(Axis(10000, 8, 1, 1)).float()
+    whole = torch.arange(5.0)
+    table = sincos(whole, whole, 16, omega, omega)
+    assert torch.equal(sincos(whole, whole, 16, omega, omega, interpolated=True), table)
+    between = sincos(whole + 0.25, whole, 16, omega, omega, interpolated=True).view(5, 5, 16)
+    table = table.view(5, 5, 16)
+    expected = 0.75 * table[:-1] + 0.25 * table[1:]
+    assert torch.allclose(between[:-1], expected, atol=1e-6)
+
+
 def test_each_sample_has_its_own_positions():
-    omega = extrapolate(10000, 8, 1, 1).float()
+    omega = extrapolate(Axis(10000, 8, 1, 1)).float()
     rows = torch.tensor([[0.0, 1.0], [2.0, 5.0]])
     cols = torch.tensor([[0.0, 3.0, 4.0], [1.0, 2.0, 3.0]])
     code = sincos(rows, cols, 16, omega, omega)
@@ -53,7 +64,7 @@ def test_each_sample_has_its_own_positions():
 
 
 def test_stays_float32_under_autocast():
-    omega = extrapolate(10000, 8, 1, 1).float()
+    omega = extrapolate(Axis(10000, 8, 1, 1)).float()
     positions = torch.tensor([[97.0, 101.0]])
     plain = sincos(positions, positions, 16, omega, omega)
     with torch.autocast("cpu", dtype=torch.bfloat16):
