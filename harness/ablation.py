@@ -10,6 +10,7 @@ from harness.bases import FIELDS, found, read_base, relative
 from harness.config import EVALUATION_KEYS, JOB_KEYS, KEYS
 from harness.errors import UserError, got, nearest, short
 from harness.identity import digest
+from harness.multiples import Units, absolute, all_absolute, unit_of
 from harness.settings import check_key, check_value, flatten
 from harness.yamlfile import Value, load, parse_value, plain
 
@@ -86,13 +87,23 @@ def read_ablation(
         fixed = read_base(found(base, path), (path.resolve(),))
     elif "base" in top:
         fixed = read_base(relative(top["base"], path), (path.resolve(),))
-    fixed |= _settings(top.get("set"), "set")
+    unit = unit_of(fixed.pop("unit", None))
+    asked = _overrides(overrides)
+    for layer in (_settings(top.get("set"), "set"), asked):
+        images = layer.get("train.images")
+        own = {} if images is None else {"train.images": images}  # 0.5x is of what lies below
+        fixed |= layer | all_absolute(own, Units(unit, _images(fixed)))
+    units = Units(unit, _images(fixed))
+    fixed = all_absolute(fixed, units)
+    top = {
+        name: value if name == "evaluate" else absolute(value, units) for name, value in top.items()
+    }
     axes = _axes(top.get("axes"), "axes")
     zips = [group for item in _list(top.get("zip"), "zip") if (group := _zip(item))]
     columns = _evaluate(top.get("evaluate"))
     when = [_when(item, columns) for item in _list(top.get("when"), "when")]
     taken = _taken(path, axes, zips, when, columns)
-    fixed |= _overrides(overrides, taken)
+    _check_free(asked, taken)
     if base is None and "base" not in top:
         _check_complete(path, fixed.keys() | taken)
     changes = (*([f"--base {base}"] if base else []), *overrides)
@@ -327,7 +338,7 @@ def _evaluate(value: Value | None) -> Axes:
     return axes
 
 
-def _overrides(overrides: tuple[str, ...], taken: set[str]) -> dict[str, Value]:
+def _overrides(overrides: tuple[str, ...]) -> dict[str, Value]:
     fixed: dict[str, Value] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -335,11 +346,20 @@ def _overrides(overrides: tuple[str, ...], taken: set[str]) -> dict[str, Value]:
         if not equals:
             raise UserError(f"{where}: a change is KEY=VALUE, such as train.images=80000")
         check_key(key, where)
-        if key in taken:
-            raise UserError(
-                f"{where}: {key} is an axis of this file; pick cells with --only, or edit it"
-            )
         if key in fixed:
             raise UserError(f"{where}: {key} is given twice; keep one")
         fixed[key] = parse_value(value, where)
     return fixed
+
+
+def _check_free(asked: Mapping[str, Value], taken: set[str]) -> None:
+    for key, value in asked.items():
+        if key in taken:
+            raise UserError(
+                f"{value.where}: {key} is an axis of this file; pick cells with --only, or edit it"
+            )
+
+
+def _images(fixed: Mapping[str, Value]) -> int | None:
+    value = fixed.get("train.images")
+    return value.data if value is not None and isinstance(value.data, int) else None

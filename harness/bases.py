@@ -13,7 +13,7 @@ FIELDS = (
 
 
 def read_base(path: Path, above: tuple[Path, ...]) -> dict[str, Value]:
-    """Dotted keys of a base file on top of its own base.
+    """Dotted keys of a base file on top of its own base, and `unit`, the pixels of 1x.
 
     Raises:
         UserError: the file is missing, or is its own base by way of others.
@@ -30,7 +30,8 @@ def read_base(path: Path, above: tuple[Path, ...]) -> dict[str, Value]:
         raise UserError(
             f"{top[misplaced].where}: '{misplaced}' belongs into an ablation, not into a base"
         )
-    return inherited | flatten(top)
+    unit = {"unit": top.pop("unit")} if "unit" in top else {}
+    return inherited | flatten(top) | unit
 
 
 def relative(value: Value, path: Path) -> Path:

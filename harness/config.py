@@ -12,52 +12,20 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from harness.errors import nearest
-from harness.extractors import FACTS as EXTRACTORS
+from harness.kinds import (
+    Decay,
+    Extractors,
+    Fraction,
+    Pixels,
+    Positive,
+    Size,
+    as_names,
+    as_pair,
+    as_shift,
+    as_tuple,
+    one_of,
+)
 from models import names
-
-
-def one_of(choices: tuple[str, ...]) -> AfterValidator:
-    """A string out of `choices`; anything else is refused with the nearest of them."""
-
-    def check(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"allowed are {', '.join(choices)}{nearest(value, choices)}")
-        return value
-
-    return AfterValidator(check)
-
-
-def as_size(value: object) -> object:
-    """`24` -> (24, 24) and `[16, 24]` -> (16, 24): height, width in pixels."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return (value, value)
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(value)
-    raise ValueError("must be a number of pixels, or [height, width]")
-
-
-def as_pair(value: object) -> object:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return tuple(value)
-    raise ValueError("must be two numbers, such as [0.9, 0.99]")
-
-
-def as_names(value: object) -> object:
-    """`dinov2` -> ('dinov2',), and a list as a tuple."""
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
-
-
-Positive = Annotated[int, Field(ge=1, le=10**12)]  # a larger count is a slip; most are tighter
-Pixels = Annotated[Positive, Field(le=2**16)]
-Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(as_size)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Extractors = Annotated[
-    tuple[Annotated[str, one_of(tuple(EXTRACTORS))], ...],
-    Field(min_length=1),
-    AfterValidator(lambda names: tuple(sorted(set(names)))),
-]
 
 
 class Section(BaseModel):
@@ -65,8 +33,13 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Annotated[str, one_of(("fashion_mnist",))] = Field(
+    name: Annotated[str, one_of(("fashion_mnist", "glyphs", "image_folder"))] = Field(
         "fashion_mnist", description="data set; its content's digest is checked when it is read"
+    )
+    folder: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="pictures of an image_folder; `python -m harness.folder FOLDER` indexes them "
+        "once",
     )
     resolution: Size = Field(
         description="training resolution in pixels: one number, or [height, width]"
@@ -79,8 +52,8 @@ class Model(Section):
     )
     theta: Annotated[float, Field(gt=1)] | None = Field(
         None,
-        description="base of the encoding's frequencies; null: 100 for rope (as in rope-vit), "
-        "10000 for sincos (as in DiT)",
+        description="base of the encoding's frequencies; null: 100 for rope and 10 for the start "
+        "of rope-mixed (as in rope-vit), 10000 for sincos (as in DiT)",
     )
     width: Annotated[Positive, Field(le=2**16)] = Field(64, description="token width (channels)")
     depth: Annotated[Positive, Field(le=1000)] = Field(4, description="number of blocks")
@@ -96,12 +69,19 @@ class Model(Section):
 
 class Positions(Section):
     sampler: Annotated[str, one_of(names.SAMPLERS)] = Field(
-        "consecutive", description="positions drawn while training; 'randomized' is RPE-2D"
+        "consecutive",
+        description="positions drawn while training; 'randomized' (sorted, without replacement) "
+        "is RPE-2D, the others are its controls",
     )
     range_multiplier: Annotated[float, Field(ge=1, le=64)] = Field(
         1.0,
-        description="length of the position range / patches along the axis (L / n); "
-        "the length is rounded, half to even",
+        description="length of the position range / patches along the axis (L / n, of the last "
+        "stage); the length is rounded, half to even",
+    )
+    granularity: Annotated[str, one_of(("sample", "batch", "layer"))] = Field(
+        "sample",
+        description="what shares a draw: all layers of a sample, a whole batch, or nothing "
+        "('layer': a draw for each layer of each sample; rope families)",
     )
 
 
@@ -117,23 +97,70 @@ class Augmentation(Section):
 class MicroConditioning(Section):
     kind: Annotated[str, one_of(("none", "crop"))] = Field(
         "none",
-        description="'crop': condition on (top, left, resized height, resized width), as "
-        "multiples of the training size; neutral (0, 0, 1, 1) at inference",
+        description="'crop': condition on the crop and the size it was cut from: (top, left, "
+        "resized height, resized width) in pixels",
     )
 
 
 class Objective(Section):
+    kind: Annotated[str, one_of(("flow", "ddpm"))] = Field(
+        "flow",
+        description="'flow': rectified flow; 'ddpm': epsilon and learned variance, DiT's recipe",
+    )
     timesteps: Annotated[str, one_of(("logit_normal", "uniform"))] = Field(
-        "logit_normal", description="density of the training timestep t in (0, 1); t = 1 is noise"
+        "logit_normal",
+        description="density of the training timestep t in (0, 1), t = 1 is noise (ddpm: uniform)",
     )
     precondition: bool = Field(
-        True, description="add the best linear guess of the velocity (EDM's skip, for velocities)"
+        True,
+        description="add the best linear guess of the velocity (EDM's skip, for velocities); "
+        "flow only",
+    )
+    data_variance: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.45,
+        description="variance of the data's pixels in -1..1 that the guess supposes; 0.45 is "
+        "Fashion-MNIST's",
     )
     label_dropout: Fraction = Field(0.1, description="share of labels replaced by the null label")
 
 
+class Stage(Section):
+    resolution: Size = Field(description="training resolution of the stage")
+    images: Positive = Field(description="images seen in the stage")
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak learning rate of the stage; null: train.learning_rate"
+    )
+    warmup: Fraction | None = Field(
+        None, description="share of the stage's images; null: train.warmup"
+    )
+    decay_from: Fraction | None = Field(
+        None, description="share of the stage's images; null: train.decay_from"
+    )
+    optimizer: Annotated[str, one_of(("keep", "reset"))] = Field(
+        "keep", description="AdamW's moments at the start of the stage"
+    )
+
+
 class Train(Section):
-    images: Positive = Field(description="training length: images seen")
+    images: Positive = Field(
+        description="training length: images seen (with stages: what they sum to)"
+    )
+    stages: Annotated[tuple[Stage, ...], Field(max_length=100), BeforeValidator(as_tuple)] = Field(
+        (),
+        description="stages one after the other, each {resolution, images, learning_rate, warmup, "
+        "decay_from, optimizer}; weights, averages and the image counter carry over; "
+        "data.resolution is then that of the last",
+    )
+    snapshots: Annotated[
+        tuple[Annotated[float, Field(gt=0, lt=1)], ...],
+        Field(max_length=1000),
+        BeforeValidator(as_tuple),
+        AfterValidator(lambda shares: tuple(sorted(set(shares)))),
+    ] = Field(
+        (),
+        description="shares of the training after which the averaged weights are kept, for "
+        "evaluate.after",
+    )
     batch: Annotated[Positive, Field(le=2**20)] = Field(
         64, description="images a step, over all ranks and accumulated parts"
     )
@@ -170,16 +197,34 @@ class Inference(Section):
     law: Annotated[str, one_of(names.LAWS)] = Field(
         "extrapolate", description="how the encoding's frequencies change beyond the trained range"
     )
+    law_scale: Annotated[str, one_of(names.LAW_SCALES)] = Field(
+        "shared",
+        description="the law's factor: the larger one for both axes, or each axis its own (FiT's "
+        "Vision forms)",
+    )
     placement: Annotated[str, one_of(names.PLACEMENTS)] | None = Field(
         None,
-        description="where positions lie in the trained range; null: contiguous for a "
-        "consecutive sampler, even for a randomized one",
+        description="where positions lie in the trained range; null: contiguous for the samplers "
+        "consecutive, shift, rescale and jitter, even for the others",
+    )
+    draws: Annotated[Positive, Field(le=1000)] = Field(
+        1, description="placement random: draws over which each prediction is averaged"
     )
     attention_scale: Annotated[str, one_of(names.ATTENTION_SCALES)] = Field(
         "none", description="factor on the attention logits at other sizes"
     )
-    resize: Annotated[str, one_of(("none", "bicubic"))] = Field(
-        "none", description="'bicubic': generate at the training size, then resize the image"
+    timestep_shift: Annotated[float | str, AfterValidator(as_shift)] = Field(
+        "none",
+        description="a in t' = a t / (1 + (a - 1) t) of the sampling times: 'none' is 1, 'sd3' "
+        "sqrt(tokens / tokens in training), or a number",
+    )
+    micro_condition: Annotated[str, one_of(("neutral", "centre_crop"))] = Field(
+        "neutral",
+        description="crop that a micro-conditioned model is told: none, or the central window of "
+        "an image of the generated size",
+    )
+    resize: Annotated[str, one_of(("none", "bicubic", "lanczos"))] = Field(
+        "none", description="generate at the training size, then resize the image this way"
     )
     guidance: Annotated[float, Field(ge=0)] = Field(
         1.0, description="classifier-free guidance; 1 is without"
@@ -187,15 +232,24 @@ class Inference(Section):
     guidance_channels: Annotated[str, one_of(("all", "first_three"))] = Field(
         "all", description="channels that guidance acts on; DiT's code guides the first three"
     )
-    solver: Annotated[str, one_of(("euler", "heun"))] = Field("heun", description="ODE solver")
+    solver: Annotated[str, one_of(("euler", "heun", "ddpm", "ddim"))] | None = Field(
+        None,
+        description="ODE solver of a flow: euler or heun; of ddpm: ddpm (ancestral) or ddim; null: "
+        "heun or ddpm",
+    )
     steps: Annotated[Positive, Field(le=10_000)] = Field(
-        6, description="solver steps (Heun evaluates the model twice a step)"
+        6, description="solver steps (Heun evaluates the model twice a step; DiT takes 250 of ddpm)"
     )
 
 
 class Evaluate(Section):
     resolution: Size = Field(
-        (16, 16), description="size generated and measured: pixels, or [height, width]"
+        (16, 16),
+        description="size generated and measured: pixels, or [height, width]; among the columns "
+        "also 1.5x, a multiple of the training size",
+    )
+    after: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the training after which it is measured: 1, or a train.snapshots"
     )
     samples: Annotated[Positive, Field(ge=10)] = Field(
         500, description="images generated and measured"

@@ -8,23 +8,21 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from harness.ablation import Ablation
+from harness.canonical import canonical_evaluation, canonical_training
+from harness.combinations import CombinationError
 from harness.config import TRAINING_KEYS, Evaluation, Inference, Job, Place, Training
 from harness.errors import UserError, nearest, short
-from harness.identity import (
-    FORMAT,
-    CombinationError,
-    canonical_evaluation,
-    canonical_training,
-    digest,
-    eval_id_of,
-    group_id_of,
-    run_id_of,
-)
+from harness.files import FORMAT
+from harness.identity import digest, eval_id_of, group_id_of, run_id_of
+from harness.multiples import of_training
 from harness.points import MAX_CELLS, Choices, Fields, alone, count_cells, product, under
 from harness.settings import build, check_value
 from harness.yamlfile import Value, plain
 
 MAX_EVALUATIONS = 10_000_000
+
+Size = tuple[int, int]
+Asked = tuple[Choices, Evaluation]  # a column's axes, and the evaluation as asked
 
 
 @dataclass(frozen=True)
@@ -101,6 +99,8 @@ def to_json(grid: Grid) -> dict[str, Any]:
 
 def shown(value: object) -> str:
     """A value as it is written in YAML."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(shown(item) for item in value) + "]"
     if value is None or isinstance(value, bool):
@@ -204,7 +204,7 @@ class _Cached:
     def __init__(self, fixed: Mapping[str, Value], columns: list[Choices]) -> None:
         self.fixed, self.columns = fixed, columns
         self.trainings: dict[str, tuple[Training, str]] = {}
-        self.evaluations: dict[str, tuple[Inference, list[Evaluation]]] = {}
+        self.evaluations: dict[str, tuple[Inference, list[Asked]]] = {}
 
     def training(self, point: Choices) -> tuple[Training, str]:
         """The canonical training of a point, and its group id."""
@@ -215,22 +215,28 @@ class _Cached:
             self.trainings[key] = training, group_id_of(training)
         return self.trainings[key]
 
-    def evaluation(self, point: Choices) -> tuple[Inference, list[Evaluation]]:
-        """The inference that a point asks for, and its evaluation in each column."""
+    def evaluation(self, point: Choices, trained: Size) -> tuple[Inference, list[Asked]]:
+        """The inference that a point asks for, and each column's axes with its evaluation."""
         own = {key: value for key, value in point.items() if key not in TRAINING_KEYS}
-        key = repr([(name, plain(value)) for name, value in own.items()])
+        key = repr([trained, *((name, plain(value)) for name, value in own.items())])
         if key not in self.evaluations:
             asked = build(Evaluation, {**self.fixed, **own}).inference
-            in_columns = [build(Evaluation, {**self.fixed, **own, **c}) for c in self.columns]
-            self.evaluations[key] = asked, in_columns
+            columns = [
+                {name: of_training(value, trained) for name, value in column.items()}
+                for column in self.columns
+            ]
+            self.evaluations[key] = (
+                asked,
+                [(c, build(Evaluation, {**self.fixed, **own, **c})) for c in columns],
+            )
         return self.evaluations[key]
 
 
 def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
     try:
         training, group_id = cached.training(point)
-        asked, evaluations = cached.evaluation(point)
-        canonical = [canonical_evaluation(training, evaluation) for evaluation in evaluations]
+        asked, columns = cached.evaluation(point, training.data.resolution)
+        canonical = [canonical_evaluation(training, evaluation) for _, evaluation in columns]
     except CombinationError as error:
         where = next((v.where for v in reversed(point.values())), str(ablation.path))
         label = " ".join(f"{key}={shown(plain(value))}" for key, value in point.items())
@@ -241,7 +247,7 @@ def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
             evaluation,
             tuple((key, plain(value)) for key, value in column.items()),
         )
-        for evaluation, column in zip(canonical, cached.columns, strict=True)
+        for evaluation, (column, _) in zip(canonical, columns, strict=True)
     )
     return Cell(
         cell_id=digest([group_id, [m.eval_id for m in measurements]]),

@@ -18,13 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 SEEING = (
-    "data", "dataset", "draws", "images", "pictures", "picture_files", "npz", "npz_arrays",
-    "patches", "features", "fashion_cnn", "inception", "dinov2", "metrics", "reference",
+    "data", "dataset", "fashion_mnist", "glyphs", "outlines", "folder", "folder_index", "draws",
+    "images", "pictures", "picture_files", "npz", "npz_arrays", "patches", "features",
+    "fashion_cnn", "inception", "dinov2", "metrics", "reference",
 )  # fmt: skip
 MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (
-    *MEASURING, "run", "train", "engine", "objective", "ema", "checkpoint", "sample", "identity",
-    "extractors", "shards", "reference_file", "evaluation",
+    *MEASURING, "run", "train", "stages", "engine", "objective", "diffusion", "ema", "checkpoint",
+    "sample", "solvers", "identity", "extractors", "shards", "reference_file", "evaluation",
 )  # fmt: skip
 PACKAGES = (
     "torch", "torchvision", "deepspeed", "numpy", "scipy", "pillow", "torch-fidelity", "timm",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from harness.config import KEYS, SECTIONS, Section
+from harness.config import KEYS, SECTIONS, Section, Stage
 from harness.errors import UserError, got, nearest, short
 from harness.yamlfile import Value, plain
 
@@ -71,7 +71,7 @@ def build(part: type[P], flat: Mapping[str, Value]) -> P:
     try:
         return part.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(error.errors()[0], flat)) from None
+        raise UserError(_explain(_telling(error), flat)) from None
 
 
 def check_value(key: str, value: Value) -> Any:
@@ -84,7 +84,10 @@ def check_value(key: str, value: Value) -> Any:
         return _adapter(key).validate_python(plain(value))
     except ValidationError as error:
         raise UserError(
-            _explain({**error.errors()[0], "loc": key.split(".")}, {key: value})
+            _explain(
+                (first := _telling(error)) | {"loc": (*key.split("."), *first["loc"])},
+                {key: value},
+            )
         ) from None
 
 
@@ -97,6 +100,12 @@ def _adapter(key: str) -> TypeAdapter[Any]:
     return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
+def _telling(error: ValidationError) -> dict[str, Any]:
+    """The one of several errors to tell: a misspelt key explains one that is missing."""
+    found = error.errors()
+    return dict(next((one for one in found if one["type"] == "extra_forbidden"), found[0]))
+
+
 def _explain(error: Mapping[str, Any], flat: Mapping[str, Value]) -> str:
     path = [str(step) for step in error["loc"]]
     key = ".".join(path[:2])
@@ -106,4 +115,14 @@ def _explain(error: Mapping[str, Any], flat: Mapping[str, Value]) -> str:
         return f"{known}: '{missing}' is missing: {KEYS[missing].description}"
     where = flat[key].where if key in flat else "configuration"
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if key == "train.stages" and len(path) > 3:
+        stage, field = f"{where}: {key}: stage {int(path[2]) + 1}", path[3]
+        if error["type"] == "extra_forbidden":
+            fields = Stage.model_fields
+            near = nearest(field, fields) or f"; it has {', '.join(fields)}"
+            return f"{stage}: unknown key '{short(field)}'{near}"
+        meaning = Stage.model_fields[field].description
+        if error["type"] == "missing":
+            return f"{stage}: '{field}' is missing: {meaning}"
+        return f"{stage}: {field}: got {got(error['input'])}: {reason} ({meaning})"
     return f"{where}: {key}: got {got(plain(flat[key]))}: {reason} ({KEYS[key].description})"

@@ -79,7 +79,22 @@ def grid(write: Write, text: str, *changes: str) -> Grid:
         ("set: {job.ranks: 3}\n", "train.batch 32 is not divisible by job.ranks 3 x"),
         ("set: {job.ranks: 4, train.accumulation: 16}\n", "job.ranks 4 x train.accumulation 16"),
         ("set: {inference.guidance: 2, objective.label_dropout: 0}\n", "the null label"),
-        ("set: {inference.resize: bicubic}\nevaluate: {resolution: [6]}\n", "upsampling only"),
+        (
+            "set: {train.stages: [{resolutoin: 8}]}\n",
+            "unknown key 'resolutoin'; did you mean 'reso",
+        ),
+        (
+            "set: {train.stages: [{resolution: 8}]}\n",
+            "train.stages: stage 1: 'images' is missing: images",
+        ),
+        (
+            "set: {train.stages: [{resolution: 8, images: x}]}\n",
+            "train.stages: stage 1: images: got 'x'",
+        ),
+        (
+            "set: {inference.timestep_shift: sd4}\n",
+            "allowed are none, sd3 or a number; did you mean",
+        ),
         (
             f"axes: {{train.images: {list(range(100, 1100))}}}\n"
             f"evaluate: {{inference.steps: {list(range(1, 101))}}}\nseeds: {list(range(101))}\n",
@@ -89,7 +104,7 @@ def grid(write: Write, text: str, *changes: str) -> Grid:
         ("evaluate: {train.batch: [8]}\n", "unknown key 'train.batch'"),
         ("evaluate: {resolution: 8}\n", "an axis is a list of values"),
         ("evaluate: {resolution: [9]}\n", "not divisible by model.patch 2"),
-        ("evaluate: {resolution: [64]}\n", "has no real images to compare with"),
+        ("evaluate: {resolution: [256]}\n", "more than 4 times fashion_mnist's images"),
         ("set: {data.resolution: 9}\n", "data.resolution 9x9 is not divisible by model.patch 2"),
         ("set: {positions.range_multiplier: 2}\n", "set positions.sampler: randomized"),
         ("axes: {model.encoding: [sincos], inference.law: [ntk]}\n", "does not exist for"),

@@ -1,31 +1,26 @@
-"""Which computations are the same one."""
+"""Which computations are written alike, and so are one; which combinations are refused."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.canonical import canonical_evaluation, canonical_training
+from harness.combinations import CombinationError
 from harness.config import (
     Data,
     Evaluate,
     Evaluation,
     Inference,
+    MicroConditioning,
     Model,
     Objective,
     Positions,
+    Stage,
     Train,
     Training,
 )
 from harness.errors import UserError
-from harness.identity import (
-    CombinationError,
-    canonical_evaluation,
-    canonical_training,
-    digest,
-    eval_id_of,
-    group_id_of,
-    position_lengths,
-    run_id_of,
-)
+from harness.identity import eval_id_of, group_id_of, position_lengths
 from models import names
 
 
@@ -41,15 +36,17 @@ def evaluation(resolution: tuple[int, int] = (24, 24), **inference: object) -> E
     )
 
 
+def staged(*sides: int, images: int = 320, **fields: object) -> tuple[Stage, ...]:
+    return tuple(
+        Stage(resolution=(side, side), images=images, **fields)  # type: ignore[arg-type]
+        for side in sides
+    )
+
+
 def canonical(trained: Training, asked: Evaluation) -> Inference:
     trained = canonical_training(trained)
     found = canonical_evaluation(trained, asked)
     return found.inference
-
-
-def test_a_digest_does_not_depend_on_the_order_of_keys() -> None:
-    assert digest({"a": 1, "b": 2.5}) == digest({"b": 2.5, "a": 1})
-    assert len(digest(3)) == 16
 
 
 def test_a_range_of_one_is_plain_training() -> None:
@@ -77,18 +74,6 @@ def test_ranges_of_one_length_are_one_training() -> None:
     assert of(1.4, (12, 16)).positions.range_multiplier == 1.4  # 8 of 6 and 11 of 8
 
 
-def test_ids_of_plain_multipliers_stay() -> None:
-    known = {
-        1: "d83443b42923e000",
-        1.5: "4436f96bb3bb5793",
-        2: "25d10da7c13c1c34",
-        4: "d8a2be6140b104c3",
-    }
-    for multiplier, group_id in known.items():
-        positions = Positions(sampler="randomized", range_multiplier=multiplier)
-        assert group_id_of(canonical_training(training(positions=positions))) == group_id
-
-
 def test_settings_without_effect_change_no_identity() -> None:
     one = training(model=Model(encoding="none", theta=5.0))
     two = training(
@@ -105,7 +90,7 @@ def test_the_default_theta_is_written_out() -> None:
     assert group_id_of(canonical_training(given)) == group_id_of(canonical_training(training()))
 
 
-@given(st.sampled_from(names.LAWS), st.sampled_from(names.PLACEMENTS))
+@given(st.sampled_from(names.LAWS_FOR["rope"]), st.sampled_from(names.PLACEMENTS))
 def test_every_law_is_one_at_the_training_size(law: str, placement: str) -> None:
     found = canonical(training(), evaluation((12, 12), law=law, placement=placement))
     assert (found.law, found.placement, found.attention_scale) == (
@@ -144,15 +129,6 @@ def test_a_resize_may_go_to_a_size_that_the_patch_does_not_divide() -> None:
         canonical(training(), evaluation((13, 13)))
 
 
-def test_ids_tell_seeds_and_protocols_apart() -> None:
-    group = group_id_of(canonical_training(training()))
-    assert len({run_id_of(group, seed) for seed in range(1000)}) == 1000
-    data = Data(resolution=(12, 12))
-    one = evaluation()
-    more = Evaluation(inference=one.inference, evaluate=Evaluate(resolution=(24, 24), samples=600))
-    assert eval_id_of(data, one) != eval_id_of(data, more)
-
-
 def test_guidance_needs_a_null_label() -> None:
     unconditional = training(objective=Objective(label_dropout=0))
     assert canonical(unconditional, evaluation()).guidance == 1
@@ -167,8 +143,17 @@ def test_guidance_needs_a_null_label() -> None:
         (Model(patch=12), (12, 12), evaluation(attention_scale="log"), "at least 2 tokens"),
         (Model(patch=12), (12, 12), evaluation(attention_scale="sqrt-log"), "at least 2 tokens"),
         (Model(patch=12), (12, 12), evaluation(attention_scale="log-clamped"), "at least 2 tok"),
-        (Model(), (12, 12), evaluation((8, 8), resize="bicubic"), "upsampling only"),
-        (Model(), (12, 12), evaluation((24, 8), resize="bicubic"), "upsampling only"),
+        (Model(patch=12), (12, 12), evaluation(attention_scale="fitv2-code"), "at least 2 tok"),
+        (Model(), (12, 12), evaluation(solver="ddim"), "ddim does not go with objective.kind flow"),
+        (
+            Model(encoding="learned"),
+            (12, 12),
+            evaluation(),
+            "a learned table of 6x6 positions ends",
+        ),
+        (Model(encoding="learned"), (12, 12), evaluation(law="pi"), "does not exist for model.enc"),
+        (Model(encoding="rope-mixed"), (12, 12), evaluation(law="ntk"), "does not exist for"),
+        (Model(), (12, 12), evaluation((132, 132)), "more than 4 times fashion_mnist's images"),
     ],
 )
 def test_what_cannot_be_sampled(
@@ -185,6 +170,21 @@ def test_what_cannot_be_sampled(
         ({"model": Model(width=12, heads=2)}, "must be a multiple of 4 for rope"),
         ({"model": Model(width=18, heads=2, encoding="sincos")}, "multiple of 4 for sincos"),
         ({"data": Data(resolution=(40, 40))}, "larger than fashion_mnist's images"),
+        ({"data": Data(name="image_folder", resolution=(8, 8))}, "needs data.folder"),
+        ({"data": Data(folder="x", resolution=(8, 8))}, "data.folder has no effect"),
+        (
+            {
+                "model": Model(encoding="sincos"),
+                "positions": Positions(sampler="randomized", granularity="layer"),
+            },
+            "granularity layer does not exist for model.encoding sincos",
+        ),
+        ({"train": Train(images=640, stages=staged(16, 8))}, "stages.0..resolution 16x16 has 8x8"),
+        ({"train": Train(images=640, stages=staged(8, 7))}, "stages.1..resolution 7x7 is not div"),
+        (
+            {"train": Train(images=640, stages=(Stage(resolution=(8, 8), images=5),))},
+            "train.images 5 is less than one train.batch 64",
+        ),
         ({"train": Train(images=10)}, "less than one train.batch"),
         ({"train": Train(images=640, precision="bf16")}, "needs train.zero_stage 1 or more"),
         ({"train": Train(images=640, warmup=0.9)}, "ends after train.decay_from"),
@@ -238,3 +238,110 @@ def test_what_cannot_be_measured_is_refused(evaluate: dict[str, object], told: s
 
 def test_more_samples_than_held_out_images_are_fine() -> None:
     assert eval_id(protocol(samples=50_000)) != eval_id(protocol())
+
+
+def test_stages_say_the_resolution_and_the_images() -> None:
+    train = Train(images=640, stages=staged(8, 16, images=1280), warmup=0.2)
+    found = canonical_training(training(train=train))
+    assert found.data.resolution == (16, 16)
+    assert found.train.images == 2560
+    assert {stage.warmup for stage in found.train.stages} == {0.2}
+    assert found.train.stages[0].optimizer == "keep"
+    assert canonical_training(found) == found
+    written = Train(images=5, stages=staged(8, 16, images=1280, warmup=0.2, learning_rate=2e-3))
+    written = written.model_copy(update={"warmup": 0.2})
+    assert canonical_training(training(train=written)) == found
+
+
+def test_one_stage_is_plain_training() -> None:
+    train = Train(images=64, stages=staged(16, images=640, learning_rate=1e-3))
+    plain = training(train=Train(images=640, learning_rate=1e-3), data=Data(resolution=(16, 16)))
+    assert canonical_training(training(train=train)) == canonical_training(plain)
+
+
+def test_a_range_of_one_is_wider_than_an_earlier_smaller_stage() -> None:
+    train = Train(images=640, stages=staged(8, 16))
+    drawn = training(train=train, positions=Positions(sampler="randomized"))
+    found = canonical_training(drawn)
+    assert found.positions.sampler == "randomized"
+    assert position_lengths(found) == (8, 8)
+    assert canonical_training(training(train=train)) != found
+
+
+@pytest.mark.parametrize("sampler", names.SAMPLERS[1:])
+def test_controls_that_still_draw_at_a_range_of_one_stay(sampler: str) -> None:
+    found = canonical_training(training(positions=Positions(sampler=sampler)))
+    plain = found == canonical_training(training())
+    assert plain == (sampler in names.PLAIN_AT_ONE)
+
+
+def test_where_positions_lie_by_default() -> None:
+    for sampler in names.SAMPLERS:
+        wide = 1.0 if sampler == "consecutive" else 4.0
+        drawn = training(positions=Positions(sampler=sampler, range_multiplier=wide))
+        found = canonical(drawn, evaluation((18, 18))).placement
+        gap = sampler in ("consecutive", "shift", "rescale", "jitter")
+        assert found == ("contiguous" if gap else "even")
+
+
+def test_a_random_placement_draws_as_training_did() -> None:
+    asked = {"placement": "random", "draws": 3}
+    assert canonical(training(), evaluation((18, 18), **asked)).placement == "contiguous"
+    wide = training(positions=Positions(sampler="randomized", range_multiplier=2))
+    found = canonical(wide, evaluation((18, 18), **asked))
+    assert (found.placement, found.draws) == ("random", 3)
+    assert canonical(wide, evaluation((24, 24), **asked)).draws == 1  # all are 0..L-1
+    with pytest.raises(CombinationError, match="cannot draw 13x13 patches out of 12x12"):
+        canonical(wide, evaluation((26, 26), **asked))
+
+
+def test_one_factor_for_both_axes_where_they_agree() -> None:
+    asked = {"law": "pi", "law_scale": "per_axis"}
+    assert canonical(training(), evaluation((24, 24), **asked)).law_scale == "shared"
+    assert canonical(training(), evaluation((12, 24), **asked)).law_scale == "per_axis"
+    coded = training(model=Model(encoding="sincos"))
+    for kind in names.LAW_SCALES:  # a table is resized to the grid
+        resized = canonical(coded, evaluation((12, 24), law="ei", law_scale=kind))
+        assert resized.law_scale == "per_axis"
+
+
+def test_shifts_and_micro_conditions_without_effect() -> None:
+    assert (
+        canonical(training(), evaluation((12, 12), timestep_shift="sd3")).timestep_shift == "none"
+    )
+    assert canonical(training(), evaluation(timestep_shift=1.0)).timestep_shift == "none"
+    assert canonical(training(), evaluation(timestep_shift="sd3")).timestep_shift == "sd3"
+    told = training(micro_conditioning=MicroConditioning(kind="crop"))
+    asked = {"micro_condition": "centre_crop"}
+    assert canonical(training(), evaluation(**asked)).micro_condition == "neutral"
+    assert canonical(told, evaluation(**asked)).micro_condition == "centre_crop"
+    assert canonical(told, evaluation((8, 12), **asked)).micro_condition == "neutral"
+
+
+def test_solvers_follow_the_objective() -> None:
+    ddpm = training(objective=Objective(kind="ddpm"))
+    assert canonical(training(), evaluation()).solver == "heun"
+    assert canonical(ddpm, evaluation()).solver == "ddpm"
+    assert not canonical_training(ddpm).objective.precondition
+    with pytest.raises(CombinationError, match=r"heun does not go with objective\.kind ddpm"):
+        canonical(ddpm, evaluation(solver="heun"))
+    with pytest.raises(CombinationError, match="1001 is more than ddpm's 1000 training steps"):
+        canonical(ddpm, evaluation(steps=1001))
+
+
+def test_fitv2s_code_is_not_one_at_the_training_size() -> None:
+    found = canonical(training(), evaluation((12, 12), attention_scale="fitv2-code"))
+    assert found.attention_scale == "fitv2-code"
+
+
+def test_only_what_was_kept_can_be_measured() -> None:
+    kept = training(train=Train(images=640, snapshots=(0.5, 0.25, 0.5)))
+    assert kept.train.snapshots == (0.25, 0.5)
+    half = Evaluation(evaluate=Evaluate(resolution=(12, 12), after=0.5))
+    assert canonical_evaluation(canonical_training(kept), half).evaluate.after == 0.5
+    with pytest.raises(CombinationError, match=r"after 0\.5 is not kept: train\.snap"):
+        canonical_evaluation(canonical_training(training()), half)
+
+
+def test_a_size_above_the_datas_own_can_be_measured() -> None:
+    assert canonical(training(), evaluation((64, 64), law="pi")).law == "pi"

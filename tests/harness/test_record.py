@@ -1,22 +1,13 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from harness.ablation import read_ablation
 from harness.errors import UserError
+from harness.files import FORMAT, read_json, write_json
 from harness.grid import expand
-from harness.identity import FORMAT
-from harness.record import (
-    RunFolder,
-    archive,
-    prepare,
-    read_json,
-    run_folder,
-    write_atomic,
-    write_json,
-)
+from harness.record import RunFolder, archive, prepare, run_folder
 from tests.tiny import Write
 
 
@@ -37,21 +28,6 @@ def test_a_folder_is_prepared_once(tmp_path: Path, tiny: Path) -> None:
     assert len(run.requests()) == 2
     assert run.spec()["seed"] == 0
     assert run.spec()["config"]["data"]["resolution"] == [8, 8]
-
-
-def test_a_whole_file_or_none(tmp_path: Path) -> None:
-    file = tmp_path / "deep" / "x.json"
-    write_json(file, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(file, {"a": object()})
-    assert read_json(file) == {"a": 1}
-    os.mkfifo(tmp_path / "device")
-    for name in ("deep", "device"):
-        with pytest.raises(UserError, match="is no regular file"):
-            write_atomic(tmp_path / name, b"x")
-    (tmp_path / "device").unlink()
-    assert [p.name for p in file.parent.iterdir()] == ["x.json"]
-    assert [p.name for p in tmp_path.iterdir()] == ["deep"]
 
 
 def test_what_a_newer_version_wrote_is_refused(tmp_path: Path, tiny: Path) -> None:
@@ -92,6 +68,8 @@ def test_archiving_deletes_nothing(tmp_path: Path, tiny: Path, write: Write) -> 
     kept = archive(run, eval_id)
     assert read_json(kept) == {"value": 3}
     assert run.result(eval_id) is None
+    run.snapshot_file(10).write_bytes(b"half of it")
     moved = [archive(prepared(tmp_path, tiny)) for _ in range(2)]
     assert all((path / "spec.json").exists() for path in moved)
+    assert RunFolder(moved[0]).snapshot_file(10).read_bytes() == b"half of it"
     assert not run.exists()
