@@ -1,24 +1,27 @@
 """Sampling: image i of a seed is a function of (seed, i), on any number of ranks."""
 
+import math
 from collections.abc import Callable
-from itertools import pairwise
+from functools import lru_cache, reduce
 
 import psutil
 import torch
 from torch import Tensor
 
 from harness.config import Inference, Training
-from harness.dataset import FACTS
-from harness.draws import generator, normal
+from harness.dataset import facts
+from harness.draws import generator, normal, uniform
 from harness.identity import grid_of, position_lengths
-from harness.images import to_uint8, upsample
-from harness.objective import velocity
+from harness.images import resize, to_uint8
+from harness.objective import prediction
+from harness.solvers import Field, ddpm_chain, denoise, flow_times, integrate
 from models.dit import DiT
 from models.geometry import Geometry, inference_geometry
+from models.names import TIME_AWARE
 
 Size = tuple[int, int]
+Placed = Callable[[Tensor], list[Geometry]]  # t [B], one time for all -> a geometry a draw
 MOST_AT_ONCE = 125  # a larger batch is no faster, and a fixed number keeps the rounding the same
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (x_t [B, C, H, W], t [B]) -> v
 
 
 def labels_of(indices: range, classes: int, kind: str, seed: int) -> Tensor:
@@ -53,74 +56,124 @@ def batch_that_fits(
     return max(1, min(MOST_AT_ONCE, int(free / 4 / per_image)))
 
 
-def geometry_for(
-    training: Training, inference: Inference, size: Size, batch: int, device: torch.device
-) -> Geometry:
-    """Positions, frequencies and logit scale for images of `size` pixels."""
-    model = training.model
-    assert model.theta is not None  # canonical
-    assert inference.placement is not None
-    return inference_geometry(
-        model.encoding,
-        model.theta,
-        model.width,
-        model.heads,
-        grid_of(training.data.resolution, model.patch),
-        position_lengths(training),
-        grid_of(size, model.patch),
-        inference.placement,
-        inference.law,
-        inference.attention_scale,
-        batch,
-        device,
-    )
+def placed(
+    training: Training,
+    inference: Inference,
+    size: Size,
+    seed: int,
+    indices: range,
+    device: torch.device,
+) -> Placed:
+    """Positions, frequencies and logit scale for images of `size` pixels, at any time.
+
+    One geometry, or with placement 'random' one for each of `inference.draws` draws, in which
+    image i has positions of its own. They change with time only under a time-aware law.
+    """
+    model, theta, placement = training.model, training.model.theta, inference.placement
+    assert theta is not None  # canonical
+    assert placement is not None
+    uniforms: list[dict[str, Tensor]] = [{}]
+    if inference.placement == "random":
+        uniforms = [_uniforms(training, seed, k, indices) for k in range(inference.draws)]
+
+    @lru_cache(maxsize=1)
+    def at(time: float) -> list[Geometry]:
+        return [
+            inference_geometry(
+                encoding=model.encoding,
+                theta=theta,
+                width=model.width,
+                heads=model.heads,
+                train_grid=grid_of(training.data.resolution, model.patch),
+                length=position_lengths(training),
+                grid=grid_of(size, model.patch),
+                placement=placement,
+                law=inference.law,
+                law_scale=inference.law_scale,
+                attention_scale=inference.attention_scale,
+                batch=len(indices),
+                device=device,
+                time=time,
+                sampler=training.positions.sampler,
+                **drawn,
+            )
+            for drawn in uniforms
+        ]
+
+    time_aware = inference.law in TIME_AWARE
+    return lambda t: at(float(t[0]) if time_aware else 0.0)
+
+
+def _uniforms(training: Training, seed: int, draw: int, indices: range) -> dict[str, Tensor]:
+    """What the position sampler needs for one draw of the placements of these images."""
+
+    def of(what: str, count: int) -> Tensor:
+        purpose = f"placement {what} {draw}"
+        return torch.stack([uniform(seed, purpose, i, (count,)) for i in indices])
+
+    rows, cols = position_lengths(training)
+    return {
+        "uniform_h": of("rows", rows),
+        "uniform_w": of("columns", cols),
+        "shared": of("rescale", 1)[:, 0],
+    }
+
+
+def micro_condition(training: Training, inference: Inference, size: Size) -> list[float]:
+    """(top, left, resized height, resized width) in pixels that the model is told.
+
+    'neutral': nothing cut, resized to the training size. 'centre_crop': the central window of the
+    training size in an image of `size`, where that is larger.
+    """
+    h, w = training.data.resolution
+    if inference.micro_condition == "neutral":
+        return [0, 0, h, w]
+    height, width = max(size[0], h), max(size[1], w)
+    return [(height - h) / 2, (width - w) / 2, height, width]
+
+
+def shift_of(training: Training, inference: Inference, size: Size) -> float:
+    """The a of the timestep shift: 'sd3' is sqrt(tokens / tokens in training)."""
+    if inference.timestep_shift == "none":
+        return 1.0
+    if inference.timestep_shift != "sd3":
+        return float(inference.timestep_shift)
+    patch = training.model.patch
+    trained = grid_of(training.data.resolution, patch)
+    return math.sqrt(math.prod(grid_of(size, patch)) / math.prod(trained))
 
 
 def guided(
     model: DiT,
     training: Training,
+    inference: Inference,
     labels: Tensor,
-    geometry: Geometry,
-    guidance: float,
-    channels: str = "all",
-) -> Velocity:
-    """The velocity field with classifier-free guidance: v_null + g (v_label - v_null).
+    micro: Tensor | None,
+    geometries: Placed,
+) -> Field:
+    """The model's prediction with classifier-free guidance: null + g (label's - null's).
 
     Ho and Salimans 2022 (arXiv:2207.12598); g = 1 takes one model call. On the channels that are
-    not guided it is v_label: DiT's code (Peebles and Xie 2023) guides only the first three of its
-    four. The micro-condition is neutral: nothing cropped, resized to the training size, whatever
-    the size of the image.
+    not guided it is the label's: DDPM's variance, and with 'first_three' the fourth channel, as in
+    DiT's code (Peebles and Xie 2023). With several geometries it is the mean over them.
     """
-    height, width = training.data.resolution
-    neutral = None
-    if training.micro_conditioning.kind != "none":
-        row = torch.tensor([0.0, 0.0, height, width], device=labels.device)
-        neutral = row.expand(len(labels), 4)
-    null = torch.full_like(labels, FACTS[training.data.name].classes)
-    precondition = training.objective.precondition
+    known, g = facts(training.data), inference.guidance
+    null = torch.full_like(labels, known.classes)
+    channels = known.channels if inference.guidance_channels == "all" else 3
+
+    def one(x: Tensor, t: Tensor, geometry: Geometry) -> Tensor:
+        plain = prediction(model, training.objective, x, t, labels, geometry, micro)
+        if g == 1:
+            return plain
+        nulls = prediction(model, training.objective, x, t, null, geometry, micro)
+        strong = nulls + g * (plain - nulls)
+        return torch.cat([strong[:, :channels], plain[:, channels:]], dim=1)
 
     def field(x: Tensor, t: Tensor) -> Tensor:
-        v = velocity(model, x, t, precondition, labels, geometry, neutral)
-        if guidance == 1:
-            return v
-        v_null = velocity(model, x, t, precondition, null, geometry, neutral)
-        strong = v_null + guidance * (v - v_null)
-        return strong if channels == "all" else torch.cat([strong[:, :3], v[:, 3:]], dim=1)
+        drawn = geometries(t)
+        return reduce(torch.add, (one(x, t, geometry) for geometry in drawn)) / len(drawn)
 
     return field
-
-
-def integrate(field: Velocity, x: Tensor, solver: str, steps: int) -> Tensor:
-    """Follow the field from noise (t = 1) to data (t = 0) in equal steps: Euler, or Heun."""
-    times = torch.linspace(1, 0, steps + 1, device=x.device)
-    for now, then in pairwise(times):
-        slope = field(x, now.expand(len(x)))
-        ahead = x + (then - now) * slope
-        if solver == "heun":
-            slope = (slope + field(ahead, then.expand(len(x)))) / 2
-            ahead = x + (then - now) * slope
-        x = ahead
-    return x
 
 
 @torch.inference_mode()
@@ -143,15 +196,27 @@ def generate(
         ValueError: the model produced values that are not finite.
     """
     size = generated_size(training, inference, resolution)
-    facts = FACTS[training.data.name]
-    shape = (facts.channels, *size)
-    noise = torch.stack([normal(seed, "sample", i, shape) for i in indices]).to(device)
-    classes = labels_of(indices, facts.classes, labels, seed).to(device)
-    geometry = geometry_for(training, inference, size, len(noise), device)
-    field = guided(
-        model, training, classes, geometry, inference.guidance, inference.guidance_channels
-    )
-    images = integrate(field, noise, inference.solver, inference.steps)
-    if inference.resize == "bicubic":
-        images = upsample(images, resolution, "bicubic")
+    known = facts(training.data)
+    shape = (known.channels, *size)
+
+    def noise(purpose: str) -> Tensor:
+        return torch.stack([normal(seed, purpose, i, shape) for i in indices]).to(device)
+
+    classes = labels_of(indices, known.classes, labels, seed).to(device)
+    micro = None
+    if training.micro_conditioning.kind != "none":
+        row = torch.tensor(micro_condition(training, inference, size), device=device)
+        micro = row.float().expand(len(indices), 4)
+    geometries = placed(training, inference, size, seed, indices, device)
+    field = guided(model, training, inference, classes, micro, geometries)
+    solver, shift = inference.solver, shift_of(training, inference, size)
+    assert solver is not None  # canonical
+    if training.objective.kind == "flow":
+        times = flow_times(inference.steps, shift, device)
+        images = integrate(field, noise("sample"), times, solver)
+    else:
+        chain = ddpm_chain(inference.steps, shift, device)
+        images = denoise(field, noise("sample"), chain, solver, lambda n: noise(f"ancestral {n}"))
+    if inference.resize != "none":
+        images = resize(images, resolution, inference.resize)
     return to_uint8(images.clamp(-1, 1)).cpu()

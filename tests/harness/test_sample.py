@@ -1,5 +1,9 @@
+from dataclasses import replace
+
+import pytest
 import torch
 
+from harness.canonical import canonical_training
 from harness.config import (
     Data,
     Inference,
@@ -10,17 +14,24 @@ from harness.config import (
     Train,
     Training,
 )
-from harness.identity import canonical_training
+from harness.dataset import facts
+from harness.diffusion import ancestral_step
+from harness.draws import normal, uniform
+from harness.images import to_uint8
 from harness.sample import (
     MOST_AT_ONCE,
     batch_that_fits,
     generate,
-    geometry_for,
     guided,
-    integrate,
     labels_of,
+    micro_condition,
+    placed,
+    shift_of,
 )
+from harness.solvers import ddpm_chain
 from harness.train import make_model
+from models.geometry import inference_geometry
+from models.positions.samplers import SAMPLERS
 
 CPU = torch.device("cpu")
 
@@ -43,7 +54,23 @@ def network(training: Training) -> torch.nn.Module:
 
 
 def inference(**given: object) -> Inference:
-    return Inference(solver="euler", steps=2, placement="contiguous", **given)  # type: ignore[arg-type]
+    usual = {"solver": "euler", "steps": 2, "placement": "contiguous"}
+    return Inference(**(usual | given))  # type: ignore[arg-type]
+
+
+def images_of(training: Training, size: tuple[int, int], indices: range, **how: object):
+    model = network(training)
+    return generate(model, training, inference(**how), size, "balanced", 0, indices, CPU)
+
+
+def geometries(training: Training, size: tuple[int, int], indices: range, **how: object):
+    return placed(training, inference(**how), size, 0, indices, CPU)
+
+
+def field_of(training: Training, model, labels: torch.Tensor, **how: object):
+    """The guided field for images of 8x8."""
+    at = geometries(training, (8, 8), range(len(labels)), **how)
+    return guided(model, training, inference(**how), labels, None, at)
 
 
 def test_labels_are_balanced() -> None:
@@ -69,70 +96,163 @@ def test_a_batch_fits_into_memory() -> None:
     assert batch_that_fits(huge, inference(), (2**16, 2**16), CPU) == 1
 
 
-def test_an_image_depends_on_seed_and_index_alone() -> None:
-    training = made()
+RANDOMIZED = Positions(sampler="randomized", range_multiplier=2)
+DDPM = Objective(kind="ddpm")
+WAYS = {
+    "flow": ({}, {}),
+    "random placements": ({"positions": RANDOMIZED}, {"placement": "random", "draws": 2}),
+    "ddpm": ({"objective": DDPM}, {"solver": "ddpm", "steps": 3}),
+    "ddim": ({"objective": DDPM}, {"solver": "ddim", "steps": 3, "guidance": 1.5}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_image_depends_on_seed_and_index_alone(way: str) -> None:
+    parts, how = WAYS[way]
+    training, given = made(**parts), inference(**how)
     model = network(training)
-    all_at_once = generate(model, training, inference(), (12, 8), "balanced", 0, range(6), CPU)
+    all_at_once = generate(model, training, given, (12, 8), "balanced", 0, range(6), CPU)
     assert all_at_once.shape == (6, 1, 12, 8)
     assert all_at_once.dtype == torch.uint8
-    later = generate(model, training, inference(), (12, 8), "balanced", 0, range(4, 6), CPU)
+    later = generate(model, training, given, (12, 8), "balanced", 0, range(4, 6), CPU)
     assert (later.int() - all_at_once[4:].int()).abs().max() <= 1  # rounding between batches
-    other = generate(model, training, inference(), (12, 8), "balanced", 1, range(6), CPU)
+    other = generate(model, training, given, (12, 8), "balanced", 1, range(6), CPU)
     assert not torch.equal(other, all_at_once)
 
 
-def test_the_solvers_follow_a_known_field() -> None:
-    """dx/dt = x from t = 1 to 0 multiplies by exp(-1)."""
-    x = torch.ones(1, 1, 1, 1)
-    exact = torch.tensor(-1.0).exp()
-    errors = {
-        solver: [abs(integrate(lambda x, t: x, x, solver, n) - exact).item() for n in (20, 40)]
-        for solver in ("euler", "heun")
-    }
-    assert 1.8 < errors["euler"][0] / errors["euler"][1] < 2.2  # first order
-    assert 3.6 < errors["heun"][0] / errors["heun"][1] < 4.4  # second order
-
-
-def test_times_run_from_noise_to_data() -> None:
-    seen = []
-
-    def field(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        seen.append(t[0].item())
-        return torch.zeros_like(x)
-
-    integrate(field, torch.ones(2, 1, 1, 1), "heun", 2)
-    assert seen == [1.0, 0.5, 0.5, 0.0]
+def test_ancestral_noise_is_drawn_by_sample_and_step() -> None:
+    """A chain of two steps, done by hand."""
+    training = made(objective=DDPM)
+    model, indices = network(training), range(3, 5)
+    chain = ddpm_chain(2, 1.0, CPU)
+    (geometry,) = geometries(training, (8, 8), indices)(torch.ones(2))
+    start, later = (
+        torch.stack([normal(0, purpose, i, (1, 8, 8)) for i in indices])
+        for purpose in ("sample", "ancestral 0")
+    )
+    with torch.inference_mode():
+        output = model(start, torch.full((2,), 0.999), torch.tensor([3, 4]), geometry)
+        x = ancestral_step(chain, start, output, torch.ones(2, dtype=torch.long), later)
+        output = model(x, torch.zeros(2), torch.tensor([3, 4]), geometry)
+        x = ancestral_step(chain, x, output, torch.zeros(2, dtype=torch.long), None)
+    made_here = images_of(training, (8, 8), indices, solver="ddpm")
+    assert torch.equal(made_here, to_uint8(x.clamp(-1, 1)))
 
 
 def test_guidance_extrapolates_from_the_null_label() -> None:
     training = made()
     model = network(training)
     x, t, labels = torch.randn(3, 1, 8, 8), torch.full((3,), 0.5), torch.tensor([0, 1, 2])
-    geometry = geometry_for(training, inference(), (8, 8), 3, CPU)
     with torch.no_grad():
         plain, strong, null = (
-            guided(model, training, y, geometry, g)(x, t)
+            field_of(training, model, y, guidance=g)(x, t)
             for y, g in ((labels, 1.0), (labels, 3.0), (torch.full((3,), 10), 1.0))
         )
     assert torch.allclose(strong, null + 3 * (plain - null), atol=1e-5)
 
 
-def test_guidance_can_leave_the_fourth_channel_alone() -> None:
-    """As DiT's code does, whose latents have four."""
+def by_label(channels: int):
+    """A model whose output is its label, in so many channels."""
 
     def model(x: torch.Tensor, t: torch.Tensor, labels: torch.Tensor, *_: object) -> torch.Tensor:
-        return x + labels.view(-1, 1, 1, 1)
+        return labels.view(-1, 1, 1, 1).expand(-1, channels, 8, 8).float()
 
+    return model
+
+
+def test_guidance_can_leave_the_fourth_channel_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DiT's code does, whose latents have four."""
+    four = replace(facts(Data(resolution=(8, 8))), channels=4)
+    monkeypatch.setattr("harness.sample.facts", lambda data: four)
     training = made(objective=Objective(precondition=False))
     x, t, labels = torch.randn(2, 4, 8, 8), torch.full((2,), 0.5), torch.tensor([1, 2])
-    geometry = geometry_for(training, inference(), (8, 8), 2, CPU)
     plain, everywhere, first_three = (
-        guided(model, training, labels, geometry, g, channels)(x, t)  # type: ignore[arg-type]
+        field_of(training, by_label(4), labels, guidance=g, guidance_channels=channels)(x, t)
         for g, channels in ((1.0, "all"), (3.0, "all"), (3.0, "first_three"))
     )
+    assert torch.equal(everywhere, 10 + 3 * (plain - 10))
     assert torch.equal(first_three[:, :3], everywhere[:, :3])
     assert torch.equal(first_three[:, 3], plain[:, 3])
-    assert (everywhere[:, 3] != plain[:, 3]).all()
+
+
+def test_guidance_leaves_ddpms_variance_to_the_label() -> None:
+    training = made(objective=DDPM)
+    x, t, labels = torch.randn(2, 1, 8, 8), torch.full((2,), 0.5), torch.tensor([1, 2])
+    out = field_of(training, by_label(2), labels, guidance=3.0, solver="ddpm")(x, t)
+    assert out[:, 0, 0, 0].tolist() == [10 + 3 * (1 - 10), 10 + 3 * (2 - 10)]
+    assert out[:, 1, 0, 0].tolist() == [1, 2]
+
+
+def test_random_placements_are_averaged() -> None:
+    training = made(positions=RANDOMIZED)
+    model, labels = network(training), torch.tensor([0, 1, 2])
+    x, t = torch.randn(3, 1, 8, 8), torch.full((3,), 0.5)
+    how = {"placement": "random", "draws": 3, "guidance": 2.0}
+    drawn = geometries(training, (8, 8), range(3), **how)(t)
+    assert len(drawn) == 3
+    with torch.no_grad():
+        each = [
+            guided(model, training, inference(**how), labels, None, lambda t, g=g: [g])(x, t)
+            for g in drawn
+        ]
+        mean = field_of(training, model, labels, **how)(x, t)
+    torch.testing.assert_close(mean, torch.stack(each).mean(0))
+    assert not torch.allclose(each[0], each[1])
+
+
+def test_random_placements_are_the_samplers_by_sample() -> None:
+    training = made(positions=RANDOMIZED)
+    drawn = geometries(training, (8, 4), range(5, 8), placement="random", draws=2)(torch.ones(3))
+    for k, geometry in enumerate(drawn):
+        for axis, purpose, n in ((geometry.rows, "rows", 4), (geometry.cols, "columns", 2)):
+            for b, i in enumerate(range(5, 8)):
+                order = uniform(0, f"placement {purpose} {k}", i, (8,))
+                expected = SAMPLERS["randomized"](n, 8, order[None], torch.zeros(1))
+                assert torch.equal(axis[b], expected[0])
+
+
+@pytest.mark.parametrize("law", ["lumina", "dype-yarn"])
+def test_only_time_aware_laws_see_the_time(law: str) -> None:
+    def frequencies(name: str) -> list[torch.Tensor]:
+        at = geometries(made(), (16, 16), range(2), law=name)
+        return [at(torch.full((2,), t))[0].frequencies_h for t in (0.9, 0.4)]
+
+    early, late = frequencies(law)
+    assert not torch.equal(early, late)
+    early, late = frequencies("yarn")
+    assert early is late  # computed once
+
+
+def test_the_time_of_ddpm_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+
+    def watched(**given: object):
+        times.append(given["time"])
+        return inference_geometry(**given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("harness.sample.inference_geometry", watched)
+    training = made(objective=DDPM)
+    images_of(training, (16, 16), range(2), solver="ddim", steps=3, law="lumina")
+    assert times == pytest.approx([0.999, 0.5, 0.0])
+    times.clear()
+    images_of(made(), (16, 16), range(2), solver="heun", law="dype-pi")
+    assert times == [1.0, 0.5, 0.0]
+    times.clear()
+    images_of(made(), (16, 16), range(2), solver="heun", law="ntk")
+    assert len(times) == 1
+
+
+def test_the_shift_sees_the_tokens_that_are_generated() -> None:
+    training = made()
+    given = inference(timestep_shift="sd3")
+    assert shift_of(training, inference(), (16, 12)) == 1
+    assert shift_of(training, given, (16, 12)) == pytest.approx((8 * 6 / 16) ** 0.5)
+    assert shift_of(training, given, (8, 8)) == 1
+    assert shift_of(training, inference(timestep_shift=2.5), (8, 8)) == 2.5
+    plain, shifted = (
+        images_of(training, (16, 16), range(2), steps=3, timestep_shift=a) for a in ("none", "sd3")
+    )
+    assert not torch.equal(plain, shifted)
 
 
 def test_upsampling_generates_the_training_size() -> None:
@@ -147,17 +267,31 @@ def test_upsampling_generates_the_training_size() -> None:
     assert (pooled - small.float()).abs().mean() < 12
 
 
-def test_micro_conditions_are_neutral_at_every_size() -> None:
+@pytest.mark.parametrize("solver", ["ddpm", "ddim"])
+def test_resizing_serves_ddpm_and_both_directions(solver: str) -> None:
+    training = made(objective=DDPM)
+    for size in ((16, 12), (4, 6)):
+        images = images_of(training, size, range(2), solver=solver, resize="lanczos")
+        assert images.shape == (2, 1, *size)
+
+
+def test_micro_conditions_are_neutral_or_the_central_window() -> None:
     training = made(micro_conditioning=MicroConditioning(kind="crop"))
-    model = network(training)
-    assert generate(model, training, inference(), (16, 12), "balanced", 0, range(2), CPU).shape[
-        2:
-    ] == (16, 12)
+    centre = inference(micro_condition="centre_crop")
+    assert micro_condition(training, inference(), (16, 12)) == [0, 0, 8, 8]
+    assert micro_condition(training, centre, (16, 12)) == [4, 2, 16, 12]
+    assert micro_condition(training, centre, (16, 4)) == [4, 0, 16, 8]
+    assert micro_condition(training, centre, (8, 8)) == [0, 0, 8, 8]
+    neutral, told = (
+        images_of(training, (16, 12), range(2), micro_condition=kind)
+        for kind in ("neutral", "centre_crop")
+    )
+    assert neutral.shape == (2, 1, 16, 12)
+    assert not torch.equal(neutral, told)
 
 
 def test_randomized_training_reaches_its_whole_range() -> None:
     training = made(positions=Positions(sampler="randomized", range_multiplier=2))
-    even = Inference(placement="even")
-    geometry = geometry_for(training, even, (8, 16), 2, CPU)
+    (geometry,) = geometries(training, (8, 16), range(2), placement="even")(torch.ones(2))
     assert torch.allclose(geometry.rows[0], torch.tensor([0, 7 / 3, 14 / 3, 7]))
     assert geometry.cols[0].tolist() == list(range(8))
