@@ -64,22 +64,24 @@ def status(run: PlannedRun) -> dict[str, str]:
 def figures(run: PlannedRun) -> str:
     """`best fid.fashion-cnn 4.1 @12x12  12.9 @18x18`: the run's best at each size so far.
 
-    Figures of different counts of samples are not compared: those of the largest count are shown.
+    Figures of snapshots or of fewer samples are not compared with others: those of the longest
+    training and the largest count are shown.
     """
-    found: dict[str, dict[tuple[int, int], list[tuple[int, float]]]] = {}
+    found: dict[str, dict[tuple[int, int], list[tuple[tuple[float, int], float]]]] = {}
     for eval_id, evaluation in run.evaluations.items():
         result, asked = run.folder.result(eval_id), evaluation.evaluate
         name = _fid(result) if result else None
         if result and name:
             sized = found.setdefault(name, {}).setdefault(asked.resolution, [])
-            sized.append((asked.samples, result["metrics"][name]))
+            sized.append(((asked.after, asked.samples), result["metrics"][name]))
     told = []
     for name, sizes in sorted(found.items()):
         each = []
         for (height, width), measured in sorted(sizes.items()):
-            most = max(samples for samples, _ in measured)
-            value = min(value for samples, value in measured if samples == most)
-            each.append(f"{value:.3g} @{height}x{width}")
+            most = max(kind for kind, _ in measured)
+            value = min(value for kind, value in measured if kind == most)
+            early = f" after {100 * most[0]:.3g} %" if most[0] < 1 else ""
+            each.append(f"{value:.3g} @{height}x{width}{early}")
         told.append(f"best {name} {'  '.join(each)}")
     return "  ".join(told)
 

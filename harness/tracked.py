@@ -19,16 +19,17 @@ from statistics import fmean
 
 from harness.claim import last_attempt
 from harness.errors import UserError
+from harness.files import Json, read_json
 from harness.grid import shown
 from harness.mirror import Memory, Point, Shown
 from harness.plan import state_of
-from harness.record import Json, RunFolder, read_json, run_folder
+from harness.record import RunFolder, run_folder
 
 STATUS = {
     "done": "FINISHED", "stale": "FINISHED", "running": "RUNNING", "failed": "FAILED",
     "interrupted": "KILLED", "waiting": "SCHEDULED",
 }  # fmt: skip
-NOT_METRICS = ("step", "images", "time")  # of a line of metrics.jsonl
+NOT_METRICS = ("step", "images", "flops", "resolution", "time")  # of a line of metrics.jsonl
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,11 @@ def pixels(resolution: Iterable[int], cross: str = "×") -> str:
     return cross.join(str(side) for side in resolution)
 
 
+def percent(share: float) -> str:
+    """`50 %`, `12.5 %`."""
+    return f"{100 * share:.4g} %"
+
+
 def duration(seconds: float) -> str:
     """`48 s`, `12.5 min`, `3.20 h`."""
     if seconds < 100:
@@ -155,10 +160,16 @@ def duration(seconds: float) -> str:
 
 def flop(count: float) -> str:
     """`1.23 PFLOP`."""
+    unit, name = flop_unit(count)
+    return f"{significant(count / unit)} {name}" if unit > 1 else f"{count:.0f} {name}"
+
+
+def flop_unit(count: float) -> tuple[float, str]:
+    """(1e15, `PFLOP`): in which such a count is written."""
     for prefix, unit in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if count >= unit:
-            return f"{significant(count / unit)} {prefix}FLOP"
-    return f"{count:.0f} FLOP"
+            return unit, f"{prefix}FLOP"
+    return 1.0, "FLOP"
 
 
 def counted(count: int, thing: str) -> str:

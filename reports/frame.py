@@ -7,12 +7,23 @@ import pandas as pd
 from reports.formats import extractor, pixels
 from reports.load import Row, Sweep
 
-PROTOCOL = ("samples", "labels", "reference", "reference_images", "manifold", "manifold_images",
-            "patch", "extractor", "extractor_sha256")  # fmt: skip
+PROTOCOL = (
+    "samples",
+    "labels",
+    "reference",
+    "reference_images",
+    "manifold",
+    "manifold_images",
+    "upsampled",
+    "patch",
+    "extractor",
+    "extractor_sha256",
+)
+TRAINING = ("images", "flops", "seconds")  # spent up to what was measured  # fmt: skip
 COLUMNS = (
-    "cell_id", "method", "settings", "height", "width", "column", "seed", "metric", "value", "low",
-    "high", "mark", "floor", "floor_low", "floor_high", *PROTOCOL, "code_id", "state", "eval_id",
-    "run_id",
+    "cell_id", "method", "settings", "height", "width", "after", "column", "seed", "metric",
+    "value", "low", "high", "mark", "floor", "floor_low", "floor_high", *PROTOCOL,
+    *(f"training_{key}" for key in TRAINING), "code_id", "state", "eval_id", "run_id",
 )  # fmt: skip
 
 
@@ -40,7 +51,9 @@ def _line(sweep: Sweep, row: Row, metric: str) -> dict[str, Any]:
         "settings": sweep.labels[row.cell_id],
         "height": row.column.resolution[0],
         "width": row.column.resolution[1],
+        "after": row.column.after,
         "column": pixels(row.column.resolution, "x")
+        + (f" after={row.column.after:g}" if row.column.after < 1 else "")
         + "".join(f" {k}={v}" for k, v in row.column.rest),
         "seed": row.seed,
         "metric": metric,
@@ -55,4 +68,7 @@ def _line(sweep: Sweep, row: Row, metric: str) -> dict[str, Any]:
         "state": row.state,
         "eval_id": row.eval_id,
         "run_id": row.run_id,
-    } | {key: protocol.get(key) for key in PROTOCOL}
+        **{key: protocol.get(key) for key in PROTOCOL},
+        **{f"training_{key}": row.training.get(key) for key in TRAINING},
+        "upsampled": row.upsampled,
+    }

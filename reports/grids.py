@@ -8,12 +8,13 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from harness.record import RunFolder
-from reports.load import Column, Sweep
+from reports.column import Column
+from reports.drawing import MOST
+from reports.load import Sweep
 from reports.stats import foremost
 
 WIDTH = 1390  # pixels of the whole picture, about
 TILE = 520  # pixels that a grid of samples has at least, where enlarging makes it so
-MOST = 20  # methods in one picture
 GAP, TEXT = 18, 17
 INK, PAPER, EMPTY = "#111111", "#ffffff", "#f0f0f0"
 

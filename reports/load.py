@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from harness.grid import shown
+from harness.files import read_json
 from harness.plan import state_of
 from harness.provenance import code_id
-from harness.record import RunFolder, read_json, run_folder
-from reports.formats import extractor, family, in_order, of, pixels
+from harness.record import RunFolder, run_folder
+from reports.column import Column, all_columns, column_of, finals
+from reports.formats import extractor, family, in_order, of
 from reports.naming import method_names, training_names
 from reports.settings import Settings, settings_of
 
@@ -20,39 +21,6 @@ Json = Mapping[str, Any]
 Intervals = Mapping[str, tuple[float, float]]  # metric -> low, high
 
 _PROTOCOL = {"sha256": "extractor_sha256"}  # what is called otherwise outside of its extractor
-
-
-@dataclass(frozen=True)
-class Column:
-    """One way in which every row is measured: a resolution, and other axes of `evaluate`."""
-
-    resolution: tuple[int, int]  # height, width in pixels
-    rest: tuple[tuple[str, str], ...] = ()  # other axes and their values
-    scale: str = ""  # `1.5×` the training size, where all rows train at one size
-
-    @property
-    def others(self) -> str:
-        """`guidance=2`: the axes beside the resolution, or nothing."""
-        return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.rest)
-
-    @property
-    def title(self) -> str:
-        """`24×24 (2×)`, `16×24, guidance=2`."""
-        text = pixels(self.resolution) + (f" ({self.scale})" if self.scale else "")
-        return text + (f", {self.others}" if self.rest else "")
-
-    @property
-    def slug(self) -> str:
-        """The column in a file name."""
-        parts = [
-            pixels(self.resolution, "x"),
-            *(f"{k.rpartition('.')[2]}-{v}" for k, v in self.rest),
-        ]
-        return "".join(c if c.isalnum() or c in "-." else "-" for c in "-".join(parts))
-
-    @property
-    def area(self) -> int:
-        return self.resolution[0] * self.resolution[1]
 
 
 @dataclass(frozen=True)
@@ -77,6 +45,7 @@ class Row:
     protocol: Json = field(default_factory=dict)
     code_ids: frozenset[str] = frozenset()  # of the code that trained and measured it
     seconds: float = 0.0  # of the evaluation
+    training: Json = field(default_factory=dict)  # images, flops, seconds up to what was measured
 
     @cached_property
     def protocols(self) -> Mapping[str, Json]:
@@ -85,6 +54,8 @@ class Row:
         What other extractors saw is no part of it, nor is how the intervals were computed.
         """
         shared = {k: v for k, v in self.protocol.items() if k not in ("extractors", "interval")}
+        if not self.upsampled:  # as in results from before there was such a share
+            shared.pop("upsampled", None)
         return {
             name: shared | {"extractor": name} | {_PROTOCOL.get(k, k): v for k, v in own.items()}
             for name, own in self.protocol.get("extractors", {}).items()
@@ -97,6 +68,11 @@ class Row:
     def protocol_key(self, metric: str) -> str:
         """Equal for evaluations whose figures may be compared."""
         return self._keys.get(extractor(metric)) or json.dumps(self.protocol, sort_keys=True)
+
+    @property
+    def upsampled(self) -> float:
+        """Share of the reference's images that had to be enlarged for this size."""
+        return float(self.protocol.get("upsampled", 0.0))
 
     @property
     def evaluation(self) -> tuple[str, str]:
@@ -138,6 +114,29 @@ class Sweep:
     runs: tuple[Run, ...]
     training_sizes: tuple[tuple[int, int], ...]
     code_id: str  # of the code that is here now
+    protocols: tuple[str, ...]  # all that a figure was measured by, in the order of the columns
+
+    @cached_property
+    def asked(self) -> frozenset[tuple[str, Column]]:
+        """The cells and the columns that they have: not every cell has every column."""
+        return frozenset((row.cell_id, row.column) for row in self.rows)
+
+    @cached_property
+    def trained(self) -> "Sweep":
+        """Without the columns of snapshots from the midst of the training."""
+        return self.narrowed(finals(self.columns))
+
+    @cached_property
+    def of_baseline(self) -> "Sweep":
+        """Without the columns that the baseline does not have."""
+        return self.narrowed([c for c in self.columns if (self.baseline, c) in self.asked])
+
+    def narrowed(self, columns: Sequence[Column]) -> "Sweep":
+        """With these columns alone, and the methods that have any of them."""
+        rows = tuple(row for row in self.rows if row.column in columns)
+        left = {row.cell_id for row in rows}
+        methods = {cell_id: name for cell_id, name in self.methods.items() if cell_id in left}
+        return replace(self, columns=tuple(columns), rows=rows, methods=methods)
 
     @property
     def metrics(self) -> list[str]:
@@ -181,6 +180,7 @@ def read(record: Json, outputs: Path) -> Sweep:
         for one in cell["runs"]
     ]
     rows = list({(r.cell_id, r.column, r.seed): r for r in rows}.values())
+    columns = all_columns([r.column for r in rows if r.cell_id == one] for one in methods)
     return Sweep(
         name=record["name"],
         file=record["file"],
@@ -192,12 +192,24 @@ def read(record: Json, outputs: Path) -> Sweep:
         methods=methods,
         labels={cell["cell_id"]: cell["label"] for cell in cells},
         settings={cell["cell_id"]: settings_of(cell) for cell in cells},
-        columns=tuple(dict.fromkeys(row.column for row in rows)),
+        columns=columns,
         rows=tuple(rows),
         runs=tuple(run for run, _ in runs.values()),
         training_sizes=sizes,
         code_id=code_id(),
+        protocols=_protocols(rows, columns),
     )
+
+
+def _protocols(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
+    found = (
+        row.protocol_key(metric)
+        for column in columns
+        for row in rows
+        if row.column == column
+        for metric in row.metrics
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _runs(cells: list[Json], outputs: Path) -> dict[str, tuple[Run, Json]]:
@@ -252,7 +264,7 @@ def _row(
     return Row(
         cell_id=cell["cell_id"],
         method=methods[cell["cell_id"]],
-        column=_column(measurement, sizes),
+        column=column_of(measurement, sizes),
         seed=run["seed"],
         run_id=run["run_id"],
         eval_id=measurement["eval_id"],
@@ -268,21 +280,9 @@ def _row(
         protocol=result.get("protocol", {}),
         code_ids=frozenset(made_by),
         seconds=sum(result.get("seconds", {}).values()),
+        training=result.get("training", {}),
     )
 
 
 def _intervals(found: Json) -> Intervals:
     return {metric: (low, high) for metric, (low, high) in found.items() if isfinite(low + high)}
-
-
-def _column(measurement: Json, sizes: tuple[tuple[int, int], ...]) -> Column:
-    height, width = measurement["config"]["evaluate"]["resolution"]
-    rest = tuple(
-        (key, shown(value))
-        for key, value in measurement["column"].items()
-        if key != "evaluate.resolution"
-    )
-    scale = ""
-    if len(sizes) == 1 and height * sizes[0][1] == width * sizes[0][0]:
-        scale = f"{height / sizes[0][0]:.3g}×"
-    return Column((height, width), rest, scale)

@@ -3,13 +3,52 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from harness.canonical import CONTIGUOUS
 from harness.grid import shown
-from reports.settings import Settings, differing, settings_of, short, size
+from reports.settings import Settings, differing, settings_of, short, size, stage_sizes
 
 Json = Mapping[str, Any]
 
-ENCODINGS = {"rope": "RoPE", "sincos": "sin-cos", "learned": "learned", "none": "no encoding"}
-LAWS = {"pi": "PI", "ntk": "NTK", "yarn": "YaRN", "yarn-index": "YaRN (index ramp)"}
+ENCODINGS = {
+    "rope": "RoPE",
+    "rope-mixed": "RoPE-Mixed",
+    "sincos": "sin-cos",
+    "learned": "learned",
+    "none": "no encoding",
+}
+SAMPLERS = {
+    "randomized": "RPE-2D",
+    "with-replacement": "RPE-2D with replacement",
+    "unsorted": "RPE-2D unsorted",
+    "order-statistics": "RPE-2D real-valued",
+    "shift": "shift only",
+    "affine": "affine only",
+    "rescale": "DINOv3 rescale",
+    "jitter": "DINOv3 jitter",
+}
+LAWS = {
+    "pi": "PI",
+    "ei": "EI",
+    "ntk": "NTK",
+    "yarn": "YaRN",
+    "yarn-index": "YaRN (index ramp)",
+    "lumina": "Lumina time-aware (paper)",
+    "lumina-code": "Lumina switch (code)",
+    "riflex": "RIFLEx",
+    "dype-pi": "DyPE over PI",
+    "dype-ntk": "DyPE over NTK",
+    "dype-yarn": "DyPE over YaRN",
+    "resonance": "Resonance",
+    "resonance-yarn": "Resonance-YaRN",
+}
+# A factor for each axis of its own; FiT calls these three so.
+PER_AXIS = {"pi": "Vision-PI", "ntk": "VisionNTK", "yarn": "VisionYaRN",
+            "yarn-index": "VisionYaRN (index ramp)"}  # fmt: skip
+WITH_TEMPERATURE = ("yarn", "yarn-index", "dype-yarn", "resonance-yarn")  # YaRN's is part of them
+ATTENTION_SCALES = {"yarn": "YaRN", "fitv2-code": "FiTv2 (code)"}
+SHIFTS = {"sd3": "SD3"}
+RESIZES = {"lanczos": "Lanczos"}
+IN_FRONT = {"data.resolution": "trained at"}  # of a value, in place of its key
 RESIZE_CROP, MICRO_CONDITIONING = " + resize-and-crop", " + micro-conditioning"
 
 
@@ -24,20 +63,42 @@ def method_name(config: Json, inference: Json) -> str:
     A setting that a method implies is not repeated: YaRN without its factor on the attention
     logits says so, and with it does not.
     """
-    name = _trained_part(config)
-    law, scale = inference["law"], inference["attention_scale"]
-    if law != "extrapolate":
-        name += f", {LAWS.get(law, law)}"
-    randomized = config["positions"]["sampler"] == "randomized"
-    if inference["placement"] not in (None, "even" if randomized else "contiguous"):
-        name += f", {inference['placement']} placement"
+    name = _trained_part(config) + _law(inference) + _placement(config, inference)
     if inference["resize"] != "none":
-        name += f", generated at {size(config['data']['resolution'])} then {inference['resize']}"
+        resize = RESIZES.get(inference["resize"], inference["resize"])
+        name += f", generated at {size(config['data']['resolution'])} then {resize}"
     name += _additions(config)
-    implied = "yarn" if law.startswith("yarn") else "none"
+    if config["micro_conditioning"]["kind"] != "none":
+        told = {"neutral": "", "centre_crop": " (centre crop)"}
+        name += told.get(inference["micro_condition"], f" ({inference['micro_condition']})")
+    scale = inference["attention_scale"]
+    implied = "yarn" if inference["law"] in WITH_TEMPERATURE else "none"
     if scale != implied:
-        name += " without attention scale" if scale == "none" else f" + attention scale {scale}"
+        told_scale = f" + attention scale {ATTENTION_SCALES.get(scale, scale)}"
+        name += " without attention scale" if scale == "none" else told_scale
+    shift = inference["timestep_shift"]
+    if shift != "none":
+        name += f" + timestep shift {SHIFTS.get(shift, shown(shift))}"
     return name
+
+
+def _law(inference: Json) -> str:
+    law = inference["law"]
+    if law == "extrapolate":
+        return ""
+    name = LAWS.get(law, law)
+    if inference["law_scale"] == "per_axis" and law != "ei":  # which always is
+        name = PER_AXIS.get(law, f"{name} per axis")
+    return f", {name}"
+
+
+def _placement(config: Json, inference: Json) -> str:
+    contiguous = config["positions"]["sampler"] in CONTIGUOUS
+    placement, draws = inference["placement"], inference["draws"]
+    if placement in (None, "contiguous" if contiguous else "even"):
+        return ""
+    mean = f" (mean of {draws} draws)" if placement == "random" and draws > 1 else ""
+    return f", {placement} placement{mean}"
 
 
 def method_names(cells: Iterable[Json]) -> dict[str, str]:
@@ -75,20 +136,25 @@ def _trained_part(config: Json) -> str:
     encoding = config["model"]["encoding"]
     name = ENCODINGS.get(encoding, encoding)
     positions = config["positions"]
-    if positions["sampler"] == "consecutive":
-        return name
-    known = {"randomized": "RPE-2D"}
-    sampler = known.get(positions["sampler"], positions["sampler"])
-    return f"{sampler} ×{shown(positions['range_multiplier'])} ({name})"
+    if positions["sampler"] != "consecutive":
+        sampler = SAMPLERS.get(positions["sampler"], positions["sampler"])
+        drawn = {"sample": ""}.get(positions["granularity"], f" per {positions['granularity']}")
+        name = f"{sampler} ×{shown(positions['range_multiplier'])}{drawn} ({name})"
+    stages = stage_sizes(config)
+    return name + (f", trained at {stages}" if stages else "")
 
 
 def _additions(config: Json) -> str:
-    text = RESIZE_CROP if config["augmentation"]["kind"] == "resize_crop" else ""
+    text = " + DDPM objective" if config["objective"]["kind"] == "ddpm" else ""
+    text += RESIZE_CROP if config["augmentation"]["kind"] == "resize_crop" else ""
     return text + (MICRO_CONDITIONING if config["micro_conditioning"]["kind"] != "none" else "")
 
 
 def _said(settings: Settings) -> str:
-    return "".join(f", {short(key)}={value}" for key, value in settings.items())
+    return "".join(
+        f", {IN_FRONT[key]} {value}" if key in IN_FRONT else f", {short(key)}={value}"
+        for key, value in settings.items()
+    )
 
 
 def _of_training(key: str) -> bool:

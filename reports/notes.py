@@ -3,10 +3,23 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reports.formats import extractor, family, listed, noun, scaled, significant
+from reports.formats import (
+    BESIDE,
+    FRECHET,
+    INCEPTION,
+    extractor,
+    family,
+    in_order,
+    listed,
+    noun,
+    percent,
+    scaled,
+    significant,
+    title,
+)
 from reports.load import Row, Sweep
-from reports.stats import floors, half_widths, marked, measured, several_seeds
-from reports.tables import MARKED
+from reports.stats import floors, half_widths, marked, measured, several_seeds, upsampled
+from reports.tables import MARKED, UPSAMPLED
 
 OF_MANIFOLD = ("precision", "recall", "kid", "density", "coverage")  # against fewer real images
 MOST_FILES = 5  # named below a table
@@ -103,6 +116,36 @@ def without_influence(lost: Mapping[Path, tuple[str, str]]) -> list[str]:
     return told
 
 
+def upsampled_references(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
+    """Which columns are measured against enlarged images, and what that does to their figures."""
+    if all(family(metric) == "is" for metric in metrics):  # it has no reference
+        return []
+    alike: dict[str, dict[str, None]] = {}
+    for column in sweep.columns:
+        if share := upsampled(sweep.rows, column):
+            alike.setdefault(percent(share), {})[column.trained.title] = None
+    return [
+        f"{UPSAMPLED} The reference of {listed(titles)} is {share} upsampled from smaller "
+        "originals: such figures favour blur."
+        for share, titles in alike.items()
+    ]
+
+
+def blanks(sweep: Sweep) -> list[str]:
+    """What a blank means, where a row does not have every column."""
+    ragged = len(sweep.asked) < len(sweep.columns) * len(sweep.methods)
+    return ["Blank: the row has no such column, so nothing is missing."] if ragged else []
+
+
+def without_baseline(sweep: Sweep) -> list[str]:
+    """The columns in which nothing can be compared with the baseline."""
+    own = sweep.of_baseline.columns
+    lacking = [column.title for column in sweep.columns if column not in own]
+    if not lacking:
+        return []
+    return [f"The baseline has no column {listed(lacking)}, so there are no differences there."]
+
+
 def reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
     """Why figures carry the sign or are not there, each reason once."""
     found: dict[str, dict[str, None]] = {}
@@ -112,3 +155,35 @@ def reasons(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
                 for reason in own:
                     found.setdefault(reason, {})[noun(metric)] = None
     return [f"{MARKED} {listed(names)}: {reason}." for reason, names in found.items()]
+
+
+def not_computed(sweep: Sweep) -> list[str]:
+    """Metrics that no row has, so that they have no table, each with the reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for metric in in_order(metric for row in sweep.rows for metric in row.marks):
+        if metric not in sweep.metrics:
+            for row in sweep.rows:
+                if metric in row.marks:
+                    alike = found.setdefault((extractor(metric), row.marks[metric]), [])
+                    alike += [] if metric in alike else [metric]
+    return [f"{MARKED} No {title(*own)}: {reason}." for (_, reason), own in found.items()]
+
+
+def what_they_are(sweep: Sweep) -> list[str]:
+    """What the distances of this report can be compared with, and what patch FID is."""
+    told = []
+    for name in dict.fromkeys(map(extractor, sweep.metrics)):
+        own = [m for m in sweep.metrics if extractor(m) == name and family(m) in FRECHET]
+        if own and name != INCEPTION:
+            told.append(
+                f"{title(*own)}: no Inception FID, the features are those of {name}. It cannot be "
+                "compared with published FIDs."
+            )
+    if any(family(metric) in BESIDE.values() for metric in sweep.metrics):
+        told.append(
+            "Patch FID is the same distance over a random crop of each image at its own "
+            "resolution (the side is under Provenance). FID resizes images to the extractor's "
+            "input, so that an upsampled small image can pass for a truly large one; a crop shows "
+            "its missing detail."
+        )
+    return told

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 
-from reports.formats import NOTHING, counted, listed
+from reports.formats import NOTHING, counted, listed, percent
 from reports.load import Json, Sweep
 from reports.results import all_protocols, other_code_rows
 from reports.tables import OTHER_CODE, Table, table
@@ -15,7 +15,9 @@ def protocol_table(sweep: Sweep) -> Table | None:
     for key, letter in all_protocols(sweep).items():
         rows = [row for row in sweep.rows if key in map(row.protocol_key, row.metrics)]
         protocol = json.loads(key)
-        side = protocol.get("patch")
+        side, share = protocol.get("patch"), protocol.get("upsampled", 0)
+        reference = f"{_told(protocol, 'reference_images')} ({_told(protocol, 'reference')})"
+        reference += f", {percent(share)} upsampled" if share else ""
         body.append(
             [
                 letter,
@@ -24,7 +26,7 @@ def protocol_table(sweep: Sweep) -> Table | None:
                 _told(protocol, "extractor_sha256")[:16],
                 _told(protocol, "samples"),
                 _told(protocol, "labels"),
-                f"{_told(protocol, 'reference_images')} ({_told(protocol, 'reference')})",
+                reference,
                 f"{_told(protocol, 'manifold_images')} ({_told(protocol, 'manifold')})",
                 NOTHING if side is None else f"{side} px",
                 str(len({row.evaluation for row in rows})),

@@ -1,39 +1,44 @@
 """Plots: FID and patch FID against resolution, and the training loss."""
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter
 
 from harness.errors import UserError
+from reports.column import Column
+from reports.drawing import (
+    GREY,
+    HEIGHT,
+    INK,
+    MOST,
+    WIDTH,
+    legend_below,
+    markers,
+    palette,
+    plain,
+    png,
+    scale,
+    spans,
+)
 from reports.formats import figure, noun, title
-from reports.load import Column, Row, Run, Sweep
-from reports.stats import floors, foremost, protocols, several_seeds
+from reports.load import Row, Run, Sweep
+from reports.stats import floors, foremost, protocols, reference_sign, several_seeds
 from reports.tables import FLOOR_NAME
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p")
-MOST = 20  # rows or trainings in one picture: more cannot be told apart
 POINTS = 100  # of a loss curve at most: more are averaged
 FAR_BELOW = 5  # times below the best row: there a floor would squeeze all rows together
-LOG_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
-LETTERS = 84  # of a name in a legend, before it is wrapped
-WIDTH = 6.0  # of one panel, in inches
-HEIGHT = 5.0  # of the axes with their labels, in inches
 TRAINING_SIZE = "training size"
-INK, GREY = "#333333", "#777777"
 
 
 def fid_plot(sweep: Sweep, metrics: Sequence[str]) -> bytes | None:
     """`fid_figure` as a PNG."""
     canvas = fid_figure(sweep, metrics)
-    return None if canvas is None else _png(canvas)
+    return None if canvas is None else png(canvas)
 
 
 def fid_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure | None:
@@ -60,7 +65,7 @@ def fid_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure | None:
     legend: dict[str, Any] = {}
     for (metric, own), axes_of in zip(drawn.items(), grid.T, strict=True):
         values = [row.metrics[metric] for row in own]
-        logarithmic = min(values) > 0 and max(values) / min(values) >= LOG_FROM
+        logarithmic = spans(values)
         held: list[float] = []  # what the axis has to hold
         for axes, panel in zip(axes_of, panels, strict=True):
             those = [column for column in columns if column.others == panel]
@@ -70,10 +75,10 @@ def fid_figure(sweep: Sweep, metrics: Sequence[str]) -> Figure | None:
             axes.set_title(panel)
             handles, labels = axes.get_legend_handles_labels()
             legend |= dict(zip(labels, handles, strict=True))
-        _scale(axes_of[0], held, logarithmic)  # its panels share it
+        scale(axes_of[0], held, logarithmic)  # its panels share it
     if TRAINING_SIZE in legend:
         legend[TRAINING_SIZE] = legend.pop(TRAINING_SIZE)  # last, after the floor of each metric
-    _legend_below(canvas, list(legend.values()), list(legend))
+    legend_below(canvas, list(legend.values()), list(legend))
     return canvas
 
 
@@ -98,13 +103,13 @@ def _fid_panel(
     where = _places(columns)
     here = [row for row in rows if row.column in where]
     values = [row.metrics[metric] for row in here]
-    colours = _palette(len(shown))
+    colours = palette(len(shown))
     over_seeds = several_seeds(sweep.rows)
     if here:
         sns.lineplot(
             x=[where[row.column] for row in here], y=values, hue=[row.method for row in here],
             style=[row.method for row in here], hue_order=shown, style_order=shown,
-            markers=_markers(len(shown)), dashes=False, palette=colours,
+            markers=markers(len(shown)), dashes=False, palette=colours,
             errorbar="sd" if over_seeds else None, err_style="bars", err_kws={"capsize": 3},
             markersize=7, linewidth=1.6, ax=axes,
         )  # fmt: skip
@@ -113,12 +118,15 @@ def _fid_panel(
         values += _bars(axes, metric, where, here, by_method)
     if axes.get_legend() is not None:
         axes.get_legend().remove()  # type: ignore[union-attr] # one legend below all panels
-    ticks = [column.title.removesuffix(f", {column.others}") for column in where]
-    axes.set_xticks(list(where.values()), [tick.replace(" ", "\n") for tick in ticks])
+    ticks = [
+        column.title.removesuffix(f", {column.others}") + reference_sign(sweep.rows, column, metric)
+        for column in where
+    ]
+    axes.set_xticks(list(where.values()), [tick.replace(" (", "\n(") for tick in ticks])
     axes.margins(x=0.08)
     axes.set_xlabel("resolution generated and measured")
     axes.set_ylabel(f"{title(metric)}, lower is better")
-    _plain(axes)
+    plain(axes)
     return values
 
 
@@ -180,11 +188,11 @@ def loss_plot(sweep: Sweep) -> tuple[bytes | None, list[str]]:
     groups = dict(list(groups.items())[:MOST])
     canvas = Figure(figsize=(9.0, HEIGHT), layout="constrained")
     axes = canvas.subplots()
-    palette = _palette(len(groups))
+    colours = palette(len(groups))
     settled: list[float] = []  # what the axis must show: not the first steep steps
     everything: list[float] = []
     left_out: list[str] = []
-    for runs, colour in zip(groups.values(), palette, strict=True):
+    for runs, colour in zip(groups.values(), colours, strict=True):
         label = runs[0].name
         for run in runs:
             try:
@@ -207,9 +215,9 @@ def loss_plot(sweep: Sweep) -> tuple[bytes | None, list[str]]:
     cut = ", its steep start cut off" if max(everything) > high + margin else ""
     axes.set_ylabel(f"training loss{cut}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    _legend_below(canvas, *axes.get_legend_handles_labels())
-    _plain(axes)
-    return _png(canvas), left_out
+    legend_below(canvas, *axes.get_legend_handles_labels())
+    plain(axes)
+    return png(canvas), left_out
 
 
 def _curve(run: Run) -> tuple[list[float], list[float]]:
@@ -235,62 +243,3 @@ def _places(columns: Sequence[Column]) -> dict[Column, float]:
     if len({column.area for column in columns}) < len(columns):
         return {column: float(index) for index, column in enumerate(columns)}
     return {column: math.sqrt(column.area) for column in columns}
-
-
-def _scale(axes: Axes, drawn: Sequence[float], logarithmic: bool) -> None:
-    """A linear axis from 0, or a logarithmic one with ticks that can be read."""
-    if not logarithmic:
-        axes.set_ylim(min(0, *drawn), max(drawn) * 1.08 or 1)
-        return
-    axes.set_yscale("log")
-    positive = [value for value in drawn if value > 0]  # the end of an interval may not be
-    low, high = min(positive) / 1.15, max(positive) * 1.15
-    parts = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1, 2, 5)
-    steps = [m * 10.0**e for e in range(-6, 8) for m in parts]
-    axes.set_yticks([step for step in steps if low <= step <= high])
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axes.set_ylim(low, high)
-
-
-def _legend_below(canvas: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend under the axes, in as many columns as fit, and make the picture higher by it.
-
-    The axes stay at least as high as the legend, whatever the names.
-    """
-    renderer = FigureCanvasAgg(canvas).get_renderer()
-    width, height = canvas.get_size_inches()
-    wrapped = [textwrap.fill(label, LETTERS) if "\n" not in label else label for label in labels]
-    for columns in range(min(len(wrapped), 6), 0, -1):
-        legend = canvas.legend(
-            handles, wrapped, loc="outside lower center", frameon=False, ncols=columns,
-            fontsize="small" if len(wrapped) > 6 else "medium",
-        )  # fmt: skip
-        size = legend.get_window_extent(renderer)
-        if size.width <= 0.98 * width * canvas.dpi or columns == 1:
-            break
-        legend.remove()
-    high = size.height / canvas.dpi
-    canvas.set_figheight(high + max(height, high + 2.0))  # the axes are the larger half
-
-
-def _palette(count: int) -> list[Any]:
-    # Colours that read as thin lines on white; beyond ten, hues and markers keep rows apart.
-    colours = sns.color_palette("tab10", count) if count <= 10 else None
-    return list(colours or sns.husl_palette(count, l=0.5, s=0.95))
-
-
-def _markers(count: int) -> list[str]:
-    return [MARKERS[index % len(MARKERS)] for index in range(count)]
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-
-
-def _png(canvas: Figure) -> bytes:
-    buffer = BytesIO()
-    canvas.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return buffer.getvalue()

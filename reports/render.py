@@ -9,16 +9,14 @@ from typing import Any
 
 import markdown as markdown_to_html
 
-from harness.record import write_atomic
-from reports import costs, grids, load, origin, plots, results, settings, tables
+from harness.files import write_atomic
+from reports import compute, costs, grids, load, notes, origin, plots, results, settings, tables
+from reports.column import shares
+from reports.drawing import MOST
 from reports.formats import (
     BESIDE,
-    FRECHET,
-    INCEPTION,
     counted,
-    extractor,
     family,
-    in_order,
     side_by_side,
     title,
 )
@@ -37,12 +35,16 @@ p, li { max-width: 80ch; } p:has(img) { max-width: none; }
 h1 { margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
 h3 { margin-bottom: .4em; }
 img { max-width: 100%; height: auto; }
-.table { overflow-x: auto; }
+.table { overflow: auto; max-height: 92vh; }
 table { border-collapse: collapse; font-size: .92em; font-variant-numeric: tabular-nums; }
 th, td { padding: .3em .8em; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
-thead th { border-bottom: 2px solid #555; white-space: nowrap; vertical-align: bottom; }
+thead th { border-bottom: 2px solid #555; white-space: nowrap; vertical-align: bottom;
+           position: sticky; top: 0; background: #fff; z-index: 1; }
 td[style*="right"] { white-space: nowrap; }
-tbody tr:hover { background: #f6f6f6; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 19em; }
+thead th:first-child { z-index: 2; }
+tbody tr:hover td { background: #f6f6f6; }
+@media print { .table { max-height: none; } }
 code { font-size: .92em; background: #f2f2f2; padding: .1em .3em; }
 """
 
@@ -58,36 +60,40 @@ def build(grid_record: Mapping[str, Any], outputs: Path) -> Path:
         UserError: a record that is damaged, or that a newer version wrote.
     """
     sweep = load.read(grid_record, outputs)
+    trained = sweep.trained  # figures of snapshots have a part of their own
+    cost = compute.reached(sweep, sweep.fid) if sweep.fid else []
     folder = outputs / "reports" / sweep.name
     images: Images = {}
     text = "\n".join(
         [
-            *_opening(sweep),
-            *_results(sweep),
-            *_plots(sweep, images),
-            *_samples(sweep, images),
+            *_opening(trained, cost),
+            *_results(trained),
+            *_plots(trained, images),
+            *_compute(sweep, images),
+            *_loss(sweep, images),
+            *_samples(trained, images),
             *_accounts(sweep),
             *_provenance(sweep),
         ]
     )
     for name, picture in images.items():
         write_atomic(folder / name, picture)
-    found = [results.metric_table(sweep, group) for group in side_by_side(sweep.metrics)]
+    found = [results.metric_table(trained, group) for group in side_by_side(trained.metrics)]
     latex = "\n".join([f"% {_sampling(sweep)}", *(tables.latex(table) for table in found)])
     write_atomic(folder / "table.tex", latex if found else "")
     frame = long_frame(sweep)
     write_atomic(folder / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_atomic(folder / "headline.txt", "\n".join(headline(sweep.rows)) + "\n")
+    write_atomic(folder / "headline.txt", "\n".join([*headline(trained.rows), *cost]) + "\n")
     write_atomic(folder / "report.html", _page(sweep.name, text, images))
     write_atomic(folder / "report.md", text)
     return folder / "report.md"
 
 
-def _opening(sweep: Sweep) -> list[str]:
+def _opening(sweep: Sweep, cost: Sequence[str]) -> list[str]:
     return [
         f"# {escaped(sweep.name)}\n",
         f"**{escaped(sweep.question)}**\n",
-        escaped(paragraph(sweep)) + "\n",
+        escaped(" ".join([paragraph(sweep), *(f"{one}." for one in cost)])) + "\n",
     ]
 
 
@@ -102,8 +108,8 @@ def _results(sweep: Sweep) -> list[str]:
         "Bold is the best of a column. The last row is what real images that no reference has "
         "get, in the same number and by the same protocol: about what a perfect model would.\n"
     )
-    parts += [escaped(note) + "\n" for note in _not_computed(sweep)]
-    parts += _what_they_are(sweep)
+    parts += [escaped(note) + "\n" for note in notes.not_computed(sweep)]
+    parts += [note + "\n" for note in notes.what_they_are(sweep)]
     if any("RPE-2D" in name for name in sweep.methods.values()):
         parts.append(
             "RPE-2D rows are this project's reconstruction of the method from its description, "
@@ -119,40 +125,9 @@ def _results(sweep: Sweep) -> list[str]:
     parts.append("## Difference to the baseline\n")
     if sweep.baseline is None:
         return [*parts, "No baseline is named among these rows.\n"]
-    main = [group for group in groups if family(group[0]) == "fid"]
-    return parts + _each(results.difference_table(sweep, group) for group in main)
-
-
-def _not_computed(sweep: Sweep) -> list[str]:
-    """Metrics that no row has, so that they have no table, each with the reason."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for metric in in_order(metric for row in sweep.rows for metric in row.marks):
-        if metric not in sweep.metrics:
-            for row in sweep.rows:
-                if metric in row.marks:
-                    alike = found.setdefault((extractor(metric), row.marks[metric]), [])
-                    alike += [] if metric in alike else [metric]
-    return [f"{MARKED} No {title(*own)}: {reason}." for (_, reason), own in found.items()]
-
-
-def _what_they_are(sweep: Sweep) -> list[str]:
-    """What the distances of this report can be compared with, and what patch FID is."""
-    told = []
-    for name in dict.fromkeys(map(extractor, sweep.metrics)):
-        own = [m for m in sweep.metrics if extractor(m) == name and family(m) in FRECHET]
-        if own and name != INCEPTION:
-            told.append(
-                f"{title(*own)}: no Inception FID, the features are those of {name}. It cannot be "
-                "compared with published FIDs.\n"
-            )
-    if any(family(metric) in BESIDE.values() for metric in sweep.metrics):
-        told.append(
-            "Patch FID is the same distance over a random crop of each image at its own "
-            "resolution (the side is under Provenance). FID resizes images to the extractor's "
-            "input, so that an upsampled small image can pass for a truly large one; a crop shows "
-            "its missing detail.\n"
-        )
-    return told
+    if len(sweep.of_baseline.methods) == 1:
+        return [*parts, "No other row has a column of the baseline.\n"]
+    return parts + _each(results.difference_table(sweep, group) for group in _fids(sweep))
 
 
 def _sampling(sweep: Sweep) -> str:
@@ -162,28 +137,68 @@ def _sampling(sweep: Sweep) -> str:
 
 def _plots(sweep: Sweep, images: Images) -> list[str]:
     parts = []
-    for metrics in side_by_side(sweep.metrics):
-        if family(metrics[0]) == "fid" and (picture := plots.fid_plot(sweep, metrics)):
+    for metrics in _fids(sweep):
+        if picture := plots.fid_plot(sweep, metrics):
             name = f"{metrics[0].replace('.', '-')}.png"
             images[name] = picture
             parts.append(f"![{escaped(title(*metrics))} against resolution]({name})\n")
-    if parts:
-        parts.insert(0, "## FID against resolution\n")
-        if several_seeds(sweep.rows):
-            parts.append("Bars are one standard deviation over seeds.\n")
-        elif any(family(metric) in BESIDE for row in sweep.rows for metric in row.intervals):
-            parts.append("Bars are 95 % intervals over the samples.\n")
-        if len(sweep.methods) > plots.MOST:
-            parts.append(
-                f"Drawn are the {plots.MOST} rows with the lowest FID at the largest resolution, "
-                "and the baseline; samples are theirs too.\n"
-            )
+    if not parts:
+        return []
+    return ["## FID against resolution\n", *parts, *_drawn(sweep)]
+
+
+def _drawn(sweep: Sweep) -> list[str]:
+    """What the bars of a plot are, and which rows it shows."""
+    parts = []
+    if several_seeds(sweep.rows):
+        parts.append("Bars are one standard deviation over seeds.\n")
+    elif any(family(metric) in BESIDE for row in sweep.rows for metric in row.intervals):
+        parts.append("Bars are 95 % intervals over the samples.\n")
+    if len(sweep.methods) > MOST:
+        parts.append(
+            f"Drawn are the {MOST} rows with the lowest FID at the largest resolution that they "
+            "have, and the baseline; samples are theirs too.\n"
+        )
+    return parts
+
+
+def _compute(sweep: Sweep, images: Images) -> list[str]:
+    """What snapshots from the midst of the training say; nothing where there are none."""
+    followed = compute.followed(sweep)
+    if not followed:
+        return []
+    parts = []
+    for metrics in _fids(sweep):
+        if picture := compute.compute_plot(sweep, metrics):
+            name = f"{metrics[0].replace('.', '-')}-compute.png"
+            images[name] = picture
+            parts.append(f"![{escaped(title(*metrics))} against training compute]({name})\n")
+    parts += _drawn(sweep.trained) if parts else []
+    costs_of = [compute.cost_table(sweep, metric) for metrics in _fids(sweep) for metric in metrics]
+    over = []
+    for column in followed:
+        own, where = (
+            sweep.narrowed(shares(sweep.columns, column)),
+            f" over training, {column.title}",
+        )
+        over += [results.metric_table(own, metrics, where) for metrics in _fids(own)]
+    return ["## FID against training compute\n", *parts, *_each([*filter(None, costs_of), *over])]
+
+
+def _fids(sweep: Sweep) -> list[tuple[str, ...]]:
+    """FID and patch FID of each extractor."""
+    return [metrics for metrics in side_by_side(sweep.metrics) if family(metrics[0]) == "fid"]
+
+
+def _loss(sweep: Sweep, images: Images) -> list[str]:
     picture, left_out = plots.loss_plot(sweep)
-    if picture or left_out:
-        parts.append("## Training loss\n")
+    parts = ["## Training loss\n"] if picture or left_out else []
     if picture:
         images["loss.png"] = picture
         parts.append("![Training loss](loss.png)\n")
+    trainings = len({run.group_id for run in sweep.runs})
+    if picture and trainings > MOST:
+        parts.append(f"Drawn are the first {MOST} of {trainings} trainings.\n")
     return parts + [f"Left out: {escaped(one)}.\n" for one in left_out]
 
 

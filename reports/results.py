@@ -4,14 +4,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from reports import notes
+from reports.column import Column
 from reports.compare import difference, influence, interval
 from reports.formats import NOTHING, arrow, noun, title
-from reports.load import Column, Row, Sweep
+from reports.load import Row, Sweep
 from reports.stats import (
     floors,
     marked,
     measured,
     protocols,
+    reference_sign,
     several_seeds,
     spread,
     summaries,
@@ -19,16 +21,17 @@ from reports.stats import (
 )
 from reports.tables import FLOOR_NAME, MARKED, OTHER_CODE, Cell, Table
 
+MOST_BEST = 3  # rows that coincide and are still called the best
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NOT_COMPARED, COINCIDES = "not compared", "="  # instead of a difference
 
 
-def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
+def metric_table(sweep: Sweep, metrics: Sequence[str], where: str = "") -> Table:
     """Metrics of one extractor: a row per method in the order of the file, a column per resolution.
 
     The best of a column is bold, except where its figures are of more than one protocol: these
     carry the protocol's letter instead. A figure that must not be taken like the others carries
-    a sign, and is never the best.
+    a sign, and is never the best. `where` is said in the title.
     """
     most = max(counts) if (counts := _seed_counts(sweep, metrics)) else 0
     rows = {cell_id: [Cell(name)] for cell_id, name in _row_names(sweep).items()}
@@ -37,16 +40,22 @@ def metric_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
         for metric in metrics:
             cells = _cells(sweep, column, metric, most)
             for cell_id, row in rows.items():
-                row.append(cells.get(cell_id, Cell(NOTHING)))
+                row.append(cells.get(cell_id, _empty(sweep, cell_id, column)))
             real.append(_floor(sweep, column, metric))
     told = [*notes.spreads(sweep, counts, metrics), *notes.measured_against(sweep, metrics)]
     told += [*_mixed(sweep, metrics), *notes.reasons(sweep, metrics)]
+    told += [*notes.upsampled_references(sweep, metrics), *notes.blanks(sweep)]
     return Table(
-        f"{title(*metrics)} {arrow(metrics[0])}",
+        f"{title(*metrics)}{where} {arrow(metrics[0])}",
         _header(sweep, metrics),
         tuple(tuple(row) for row in [*rows.values(), real]),
         tuple(told),
     )
+
+
+def _empty(sweep: Sweep, cell_id: str, column: Column) -> Cell:
+    """A dash where a figure is not there yet, nothing where none was asked for."""
+    return Cell(NOTHING if (cell_id, column) in sweep.asked else "")
 
 
 def _cells(sweep: Sweep, column: Column, metric: str, most: int) -> dict[str, Cell]:
@@ -55,7 +64,9 @@ def _cells(sweep: Sweep, column: Column, metric: str, most: int) -> dict[str, Ce
     letters = protocol_letters(sweep, column, metric)
     doubtful = marked(sweep.rows, column, metric)
     top = [] if letters else winners(sweep.rows, column, metric)
-    if len(top) == len(found) > 1:  # all rows coincide: nothing is best
+    asked = sum(one == column for _, one in sweep.asked)
+    # Nothing stands out where all rows or many coincide, or where there is only one.
+    if len(top) == len(found) > 1 or len(top) > MOST_BEST or asked == 1:
         top = []
     behind = measured(sweep.rows, column, metric)
     cells = {cell_id: Cell(f"{NOTHING} {MARKED}") for cell_id in doubtful}  # not computed
@@ -85,25 +96,34 @@ def _floor(sweep: Sweep, column: Column, metric: str) -> Cell:
 def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     """Each row minus the baseline, with the interval of the difference.
 
-    It is the t interval over seeds, or with one seed the interval over the samples.
+    It is the t interval over seeds, or with one seed the interval over the samples. A column that
+    the baseline does not have is left out, and so is a row without any of the others.
     """
     assert sweep.baseline is not None
+    baseline, absent, sweep = sweep.baseline, notes.without_baseline(sweep), sweep.of_baseline
+    told = [
+        f"{title(*metrics)} of the row minus that of {sweep.methods[baseline]} with the same seed "
+        "(and so the same noise and labels); below 0 is better than it."
+    ]
+    told += absent
     over_samples = not several_seeds(sweep.rows)
     names = _row_names(sweep).items()
-    rows = {cell_id: [Cell(name)] for cell_id, name in names if cell_id != sweep.baseline}
+    rows = {cell_id: [Cell(name)] for cell_id, name in names if cell_id != baseline}
     seen: set[str] = set()  # what the notes have to explain
     without: dict[Path, tuple[str, str]] = {}  # files that an interval is missing for
     for column in sweep.columns:
         for metric in metrics:
             found = measured(sweep.rows, column, metric)
-            theirs = found.get(sweep.baseline, {})
+            theirs = found.get(baseline, {})
             doubtful = marked(sweep.rows, column, metric)
             for cell_id, row in rows.items():
+                if (cell_id, column) not in sweep.asked:
+                    row.append(Cell(""))
+                    continue
                 ours = found.get(cell_id, {})
                 text, kind = _difference(ours, theirs, metric, over_samples, len(sweep.seeds))
                 sign = (
-                    text not in (NOT_COMPARED, COINCIDES)
-                    and {cell_id, sweep.baseline} & doubtful.keys()
+                    text not in (NOT_COMPARED, COINCIDES) and {cell_id, baseline} & doubtful.keys()
                 )
                 row.append(Cell(f"{text} {MARKED}" if sign else text))
                 seen.add(kind)
@@ -112,11 +132,6 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
                         if one.influence and (wrong := influence(one, metric)[1]):
                             whose = f"{one.method} at {column.title}"
                             without.setdefault(one.influence, (wrong, whose))
-    base = sweep.methods[sweep.baseline]
-    told = [
-        f"{title(*metrics)} of the row minus that of {base} with the same seed (and so the same "
-        "noise and labels); below 0 is better than it."
-    ]
     if "seeds" in seen:
         told.append(
             "Mean over seeds [95 % t interval of the mean]; each interval is for its own "
@@ -131,6 +146,7 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
         told.append(f"{COINCIDES} is the baseline's own evaluation: the methods coincide there.")
     heading = f"{title(*metrics)}: difference to the baseline"
     told += [*notes.without_influence(without), *notes.reasons(sweep, metrics)]
+    told += [*notes.upsampled_references(sweep, metrics), *notes.blanks(sweep)]
     return Table(heading, _header(sweep, metrics), tuple(map(tuple, rows.values())), tuple(told))
 
 
@@ -186,15 +202,8 @@ def all_protocols(sweep: Sweep) -> dict[str, str]:
 
     They are in the order of the columns: A to Z, then AA, BB, ...
     """
-    found = dict.fromkeys(
-        row.protocol_key(metric)
-        for column in sweep.columns
-        for row in sweep.rows
-        if row.column == column
-        for metric in row.metrics
-    )
     size = len(ALPHABET)
-    return {key: ALPHABET[i % size] * (1 + i // size) for i, key in enumerate(found)}
+    return {key: ALPHABET[i % size] * (1 + i // size) for i, key in enumerate(sweep.protocols)}
 
 
 def _lettered(letters: Iterable[str]) -> str:
@@ -202,9 +211,11 @@ def _lettered(letters: Iterable[str]) -> str:
 
 
 def _header(sweep: Sweep, metrics: Sequence[str]) -> tuple[str, ...]:
+    rows, first = sweep.rows, metrics[0]
+    titles = [column.title + reference_sign(rows, column, first) for column in sweep.columns]
     if len(metrics) == 1:
-        return ("method", *(column.title for column in sweep.columns))
-    return ("method", *(f"{c.title}\n{noun(metric)}" for c in sweep.columns for metric in metrics))
+        return ("method", *titles)
+    return ("method", *(f"{name}\n{noun(metric)}" for name in titles for metric in metrics))
 
 
 def _seed_counts(sweep: Sweep, metrics: Sequence[str]) -> set[int]:

@@ -8,28 +8,39 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.config import KEYS, TRAINING_KEYS
+from harness.config import KEYS, TRAINING_KEYS, Stage
 from harness.grid import shown
 
 Json = Mapping[str, Any]
 Settings = Mapping[str, str]
 
+# A staged training has these in place of `train.stages`: `16 then 32`.
+STAGES = tuple(f"train.stage_{field}" for field in Stage.model_fields)
 # What `reports.naming` puts into words; every other setting is said as `key=value`.
 IN_WORDS = frozenset({
-    "model.encoding", "positions.sampler", "positions.range_multiplier", "augmentation.kind",
-    "micro_conditioning.kind", "inference.law", "inference.placement",
-    "inference.attention_scale", "inference.resize",
+    "model.encoding", "positions.sampler", "positions.range_multiplier", "positions.granularity",
+    "augmentation.kind", "micro_conditioning.kind", "objective.kind", "train.stage_resolution",
+    "inference.law", "inference.law_scale", "inference.placement", "inference.draws",
+    "inference.attention_scale", "inference.timestep_shift", "inference.micro_condition",
+    "inference.resize",
 })  # fmt: skip
-# Settings that mean something only under another one, not where that has this value: they are
-# compared among rows that have it alike.
-UNDER = {
-    "model.theta": ("model.encoding", "none"),
-    "augmentation.max_scale": ("augmentation.kind", "none"),
-    "inference.guidance_channels": ("inference.guidance", "1"),
+# Settings that mean something only under another one, not where that has one of these values: they
+# are compared among rows that have it alike.
+UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
+    "data.folder": ("data.name", ("fashion_mnist", "glyphs")),
+    "model.theta": ("model.encoding", ("none", "learned")),
+    "augmentation.max_scale": ("augmentation.kind", ("none",)),
+    "objective.timesteps": ("objective.kind", ("ddpm",)),
+    "objective.precondition": ("objective.kind", ("ddpm",)),
+    **dict.fromkeys(STAGES, ("train.stage_resolution", ("",))),
+    "inference.guidance_channels": ("inference.guidance", ("1",)),
+    "inference.solver": ("objective.kind", ()),
 }
 SAMPLING = ("inference.solver", "inference.steps", "inference.guidance",
             "inference.guidance_channels", "evaluate.samples", "evaluate.labels")  # fmt: skip
-TRAINING = tuple(key for key in TRAINING_KEYS if key not in IN_WORDS)
+TRAINING = tuple(
+    key for key in (*TRAINING_KEYS, *STAGES) if key not in IN_WORDS and key != "train.stages"
+)
 
 _LAST = Counter(key.rpartition(".")[2] for key in KEYS)
 
@@ -37,16 +48,32 @@ _LAST = Counter(key.rpartition(".")[2] for key in KEYS)
 def settings_of(cell: Json) -> dict[str, str]:
     """Every setting of a grid record's cell that no column says."""
     sections = dict(cell["config"]) | {"inference": cell["inference"]}
-    columns: Iterable[str] = ()
+    stages = cell["config"]["train"]["stages"]
+    said = {"evaluate.resolution", "train.stages", *(["data.resolution"] if stages else [])}
     for measurement in cell["measurements"][:1]:
-        sections["evaluate"] = measurement["config"]["evaluate"]
-        columns = measurement["column"]
+        asked = measurement["config"]
+        sections["evaluate"] = asked["evaluate"]
+        # What an open choice of the solver comes to is in the canonical form alone.
+        sections["inference"] = {**cell["inference"], "solver": asked["inference"]["solver"]}
+        said |= {*measurement["column"]}
     flat = {
-        f"{section}.{key}": size(value) if key == "resolution" else shown(value)
+        f"{section}.{key}": _shown(key, value)
         for section, fields in sections.items()
         for key, value in fields.items()
     }
-    return {k: v for k, v in flat.items() if k not in columns and k != "evaluate.resolution"}
+    for key in STAGES:
+        name = key.removeprefix("train.stage_")
+        flat[key] = " then ".join(_shown(name, stage[name]) for stage in stages)
+    return {k: v for k, v in flat.items() if k not in said}
+
+
+def _shown(key: str, value: Any) -> str:
+    return size(value) if key == "resolution" else shown(value)
+
+
+def stage_sizes(config: Json) -> str:
+    """`16 then 32`: the sizes that a staged training goes through; nothing for another one."""
+    return " then ".join(size(stage["resolution"]) for stage in config["train"]["stages"])
 
 
 def size(resolution: Iterable[int]) -> str:
@@ -112,17 +139,21 @@ def account(rows: Mapping[str, Settings], keys: Sequence[str], whose: str) -> st
 
 
 def _comparable(rows: Mapping[str, Settings], key: str) -> dict[str, list[str]]:
-    """The rows among which a setting can differ; more than one group for the keys of `UNDER`."""
+    """The rows among which a setting can differ; more than one group for the keys of `UNDER`.
+
+    A group says what it is under, where that is not all rows.
+    """
     groups: dict[str, list[str]] = {}
     for one, settings in rows.items():
         if key not in settings:
             continue
-        other, without = UNDER.get(key, ("", ""))
+        other, without = UNDER.get(key, ("", ()))
         if other not in settings:  # none, or a column says it
             groups.setdefault("", []).append(one)
-        elif settings[other] != without:
+        elif settings[other] not in without:
             groups.setdefault(f"{short(other)}={settings[other]}", []).append(one)
-    return groups
+    every = [*groups.values()][:1]
+    return {"": every[0]} if every and len(every[0]) == len(rows) else groups
 
 
 def _usual(values: Sequence[str]) -> str | None:

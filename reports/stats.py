@@ -5,8 +5,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.formats import figure, lower_is_better, scaled, significant
-from reports.load import Column, Row
+from reports.column import Column
+from reports.formats import family, figure, lower_is_better, scaled, significant
+from reports.load import Row
+from reports.tables import UPSAMPLED
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,46 @@ def winners(rows: Sequence[Row], column: Column, metric: str) -> list[str]:
     return best({c: one.mean for c, one in found.items() if c not in excluded}, metric)
 
 
-def largest(rows: Iterable[Row], metric: str) -> Column:
-    """The column with the largest images in which the metric is measured; the first of equals."""
-    return max((r.column for r in rows if metric in r.metrics), key=lambda column: column.area)
+def largest(rows: Sequence[Row], metric: str) -> Column:
+    """The column with the largest images in which the metric is measured; the first of equals.
+
+    If there are any, it is one of those that the baseline has too, and of these one with a true
+    reference.
+    """
+    found = dict.fromkeys(row.column for row in rows if metric in row.metrics)
+    shared = {row.column for row in rows if row.is_baseline}
+    either = [column for column in found if column in shared] or [*found]
+    true = [column for column in either if not upsampled(rows, column)]
+    return max(true or either, key=lambda column: (column.area, column.after))
+
+
+def upsampled(rows: Iterable[Row], column: Column) -> float:
+    """Share of a column's reference images that were enlarged from smaller originals."""
+    return max((row.upsampled for row in rows if row.column == column), default=0.0)
+
+
+def reference_sign(rows: Iterable[Row], column: Column, metric: str) -> str:
+    """What a column's title carries where the metric's reference is upsampled; or nothing."""
+    return f" {UPSAMPLED}" if family(metric) != "is" and upsampled(rows, column) else ""
 
 
 def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
     """The cells that a picture shows, in their order: all, or the `most` best at the largest size.
 
-    The baseline is always among them.
+    Where rows have different columns each is ranked in the largest that it has. The baseline is
+    always among them.
     """
     cells = list(dict.fromkeys(row.cell_id for row in rows))
-    if len(cells) <= most or metric is None or not any(metric in row.metrics for row in rows):
+    if len(cells) <= most or metric is None:
         return cells[:most]
-    found = summaries(rows, largest(rows, metric), metric)
-    means = {cell_id: one.mean for cell_id, one in found.items()}
-    sign = 1 if lower_is_better(metric) else -1
-    ranked = sorted(cells, key=lambda cell_id: sign * means.get(cell_id, sign * math.inf))
+    places: dict[str, int] = {}
+    columns = dict.fromkeys(row.column for row in rows if metric in row.metrics)
+    direction = 1 if lower_is_better(metric) else -1
+    for column in sorted(columns, key=lambda column: (column.area, column.after), reverse=True):
+        found = summaries(rows, column, metric)
+        ranked = sorted(found, key=lambda cell_id: direction * found[cell_id].mean)
+        places = {cell_id: place for place, cell_id in enumerate(ranked)} | places
+    ranked = sorted(cells, key=lambda cell_id: places.get(cell_id, len(cells)))
     kept = {*ranked[:most], *(row.cell_id for row in rows if row.is_baseline)}
     return [cell_id for cell_id in cells if cell_id in kept]
 

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from reports.column import Column
 from reports.compare import Difference, difference, interval, places_of
-from reports.formats import counted, family, figure, listed, noun, signed, title
-from reports.load import Column, Row, Sweep, leading
+from reports.formats import counted, family, figure, listed, noun, percent, signed, title
+from reports.load import Row, Sweep, leading
+from reports.notes import upsampled_references
 from reports.stats import (
     Summary,
     floors,
@@ -16,9 +18,10 @@ from reports.stats import (
     several_seeds,
     spread,
     summaries,
+    upsampled,
     winners,
 )
-from reports.tables import MARKED
+from reports.tables import MARKED, UPSAMPLED
 
 RANKED = 6  # rows that the headline names after the best
 
@@ -32,6 +35,7 @@ def paragraph(sweep: Sweep) -> str:
     if patch is not None:
         told = _column(sweep, largest(sweep.rows, patch), patch)
         sentences.append(f"Detail, which {noun(fid)} hardly sees: {told[0].lower()}{told[1:]}")
+    sentences += [note.removeprefix(f"{UPSAMPLED} ") for note in upsampled_references(sweep, [fid])]
     return " ".join([*filter(None, sentences), *_certainty(sweep, fid)])
 
 
@@ -79,6 +83,8 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str:
     if not top:
         return f"{where} no {name} is finite."
     asked = {row.cell_id for row in sweep.rows if row.column == column}
+    if len(asked) == 1 < len(sweep.methods):
+        return f"{where} there is only {sweep.methods[top[0]]}: {spread(metric, found[top[0]])}."
     so_far = (
         f" of the {len(found)} of {len(asked)} rows measured so far" if asked - set(found) else ""
     )
@@ -102,6 +108,8 @@ def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str])
     baseline = sweep.baseline
     if baseline is None:
         return ""
+    if (baseline, column) not in sweep.asked:
+        return "; the baseline has no such column"
     found = summaries(sweep.rows, column, metric)
     if baseline not in found:
         return "; the baseline is not measured there yet"
@@ -144,7 +152,7 @@ def headline(rows: Sequence[Row]) -> list[str]:
 
 def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
     column = largest(rows, metric)
-    where = f"{title(metric)} at {column.title}"
+    where = _where(rows, column, metric)
     if why := _why_none(rows, column, metric):
         return [f"{where}: {why}"]
     first = winners(rows, column, metric)[0]
@@ -182,6 +190,13 @@ def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
     return lines + ([" | ".join(last)] if last else [])
 
 
+def _where(rows: Sequence[Row], column: Column, metric: str) -> str:
+    """`FID (fashion-cnn) at 48×48 (reference 100 % upsampled)`."""
+    share = upsampled(rows, column)
+    told = f" (reference {percent(share)} upsampled)" if share else ""
+    return f"{title(metric)} at {column.title}{told}"
+
+
 def _why_none(rows: Sequence[Row], column: Column, metric: str) -> str:
     """Why no row of a column is called best; nothing where one is."""
     if len(protocols(rows, column, metric)) > 1:
@@ -198,7 +213,7 @@ def _why_none(rows: Sequence[Row], column: Column, metric: str) -> str:
 def _patch_line(rows: Sequence[Row], metric: str) -> str:
     """Which row is best where detail counts, in one line."""
     column = largest(rows, metric)
-    where = f"{title(metric)} at {column.title}"
+    where = _where(rows, column, metric)
     if why := _why_none(rows, column, metric):
         return f"{where}: {why}"
     top = winners(rows, column, metric)

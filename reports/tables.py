@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 OTHER_CODE, MARKED = "†", "‡"  # made by other code than the rest; not to be taken like the rest
+UPSAMPLED = "§"  # of a column: measured against images that were enlarged
 FLOOR_NAME = "real images (floor)"
 
 
@@ -65,6 +66,7 @@ _LATEX = {
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "×": r"$\times$", "±": r"$\pm$", "−": "$-$", "–": "--", "↓": r"$\downarrow$",
     "↑": r"$\uparrow$", "†": r"$\dagger$", "‡": r"$\ddagger$", "∞": r"$\infty$", "³": "$^3$",
+    "§": r"\S{}", "≤": r"$\leq$",
 }  # fmt: skip
 
 

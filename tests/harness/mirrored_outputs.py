@@ -8,9 +8,10 @@ from typing import Any
 
 from harness.ablation import read_ablation
 from harness.config import Job
+from harness.files import Json, write_json
 from harness.grid import expand, to_json
 from harness.provenance import code_id
-from harness.record import Json, prepare, run_folder, write_json
+from harness.record import prepare, run_folder
 from tests.tiny import ROOT
 
 QUESTION = "Does it mirror?"
@@ -50,6 +51,8 @@ def line(step: int, seed: int, **other: Any) -> str:
     values = {
         "step": step,
         "images": 64 * step,
+        "flops": 10**9 * step,
+        "resolution": [12, 12],
         "time": T0 + 10 * seed + step / 7,
         "loss": 1 / step + seed / 100,
         "learning_rate": 2e-3,

@@ -5,9 +5,10 @@ from rich.console import Console
 
 from harness.ablation import read_ablation
 from harness.claim import claim
+from harness.files import write_json
 from harness.grid import expand
 from harness.plan import Plan, make_plan
-from harness.record import prepare, write_json
+from harness.record import prepare
 from harness.table import Watch, duration, figures, show_plan, status
 from tests.tiny import Write
 
@@ -81,3 +82,18 @@ def test_the_best_figures_have_their_own_name_and_count(write: Write, tmp_path: 
         result = {"code_id": "c0de", "metrics": metrics, "marks": {"fid": "40 samples"}}
         write_json(run.folder.result_file(eval_id), result)
     assert figures(run) == "best fid.fashion-cnn 14.6 @8x8  18.6 @12x12"
+
+
+def test_the_figures_are_those_of_the_longest_training(write: Write, tmp_path: Path) -> None:
+    text = (
+        "question: q?\nbase: base.yaml\nset: {train.snapshots: [0.25, 0.5]}\n"
+        "evaluate: {resolution: [8], after: [0.25, 0.5, 1]}\n"
+    )
+    (run,) = make_plan(expand(read_ablation(write("c.yaml", text))), tmp_path / "outputs").runs
+    told = []
+    values = {0.25: 7.0, 0.5: 8.0, 1.0: 9.0}
+    for eval_id, evaluation in run.evaluations.items():
+        metrics = {"fid.fashion-cnn": values[evaluation.evaluate.after]}
+        write_json(run.folder.result_file(eval_id), {"code_id": "c0de", "metrics": metrics})
+        told.append(figures(run).removeprefix("best fid.fashion-cnn "))
+    assert told == ["7 @8x8 after 25 %", "8 @8x8 after 50 %", "9 @8x8"]

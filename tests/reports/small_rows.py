@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from reports.load import Column, Row
+from reports.column import Column
+from reports.load import Row
 
 FID, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
 COLUMN = Column((24, 24), (), "2×")

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save
 
-from harness.record import run_folder, write_atomic, write_json
+from harness.files import write_atomic, write_json
+from harness.record import run_folder
 from reports.naming import method_names
 
 CODE, OTHER_CODE = "c0de" * 4, "01dc" * 4  # of the code that is here now, and of an earlier one
@@ -47,6 +48,30 @@ FID = {
     "RPE-2D ×2 (RoPE)": {12: 12.0, 18: 15.0, 24: 20.94},
 }
 
+# Rows that do not all have the same columns, at shares of the training.
+STAGED = """
+question: Is it cheaper to train small first?
+base: base.yaml
+set: {train.snapshots: [0.25, 0.5, 0.75]}
+include:
+  - {data.resolution: 24}
+  - train.stages: [{resolution: 12, images: 20000}, {resolution: 24, images: 20000}]
+  - train.stages: [{resolution: 12, images: 20000}, {resolution: 24, images: 20000}]
+    positions: {sampler: randomized, range_multiplier: 2}
+seeds: SEEDS
+evaluate: {resolution: [1x, 1.5x, 2x], after: [0.25, 0.5, 0.75, 1]}
+baseline: {data.resolution: 24}
+"""
+# At the end of the training; before it FID is larger by the share that is left.
+STAGED_FID = {
+    "RoPE, trained at 12": {12: 10.0, 18: 20.0, 24: 40.0},
+    "RoPE, trained at 24": {24: 12.0, 36: 24.0, 48: 48.0},
+    "RoPE, trained at 12 then 24": {24: 11.0, 36: 16.0, 48: 90.0},
+    "RPE-2D ×2 (RoPE), trained at 12 then 24": {24: 14.0, 36: 18.0, 48: 20.0},
+}
+SECONDS = 100.0  # of every training
+ORIGINALS = 32  # side of the true images
+
 Record = dict[str, Any]
 
 
@@ -72,6 +97,7 @@ def write_outputs(
                 side = measurement["config"]["evaluate"]["resolution"][1]
                 value = fid[method][side] + seed / 2
                 value += (lift or {}).get((method, seed), 0.0) if side > 12 else 0.0
+                value *= 2 - measurement["config"]["evaluate"]["after"]
                 write_result(outputs, cell, run, measurement, value)
                 if samples:
                     file = run_folder(outputs, run["run_id"]).samples_file(measurement["eval_id"])
@@ -140,8 +166,9 @@ def write_result(
     side, count = evaluate["resolution"][1], protocol.get("samples", evaluate["samples"])
     own = {"sha256": "5" * 64, "reference": f"ref{side}", "manifold": f"man{side}",
            "patch": side // 2, "spatial": True}  # fmt: skip
-    known = {"samples": count, "reference_images": evaluate["reference_images"],
-             "manifold_images": evaluate["manifold_images"], "labels": evaluate["labels"],
+    known = {"samples": count, "upsampled": float(side > ORIGINALS),
+             "reference_images": evaluate["reference_images"], "labels": evaluate["labels"],
+             "manifold_images": evaluate["manifold_images"],
              "interval": "95 %, infinitesimal jackknife over the samples"}  # fmt: skip
     own |= {key: protocol.pop(key) for key in [*own] if key in protocol}
     inference, trained = measurement["config"]["inference"], cell["config"]
@@ -157,12 +184,25 @@ def write_result(
         "protocol": known | protocol | {"extractors": {EXTRACTOR: own}},
         "metrics": values, "intervals": ends, "marks": named(marks or {}),
         "floor": floor, "floor_intervals": intervals(floor),
-        "samples_sha256": "0" * 64, "seconds": {"sample": 20.0, "measure": 5.0}, "time": 0.0,
+        "training": spent(trained, evaluate["after"]), "samples_sha256": "0" * 64,
+        "seconds": {"sample": 20.0, "measure": 5.0}, "time": 0.0,
     }  # fmt: skip
     folder = run_folder(outputs, run["run_id"])
     write_json(folder.result_file(measurement["eval_id"]), result)
     influence = {metric: influence_of(value, count, plain) for metric, value in values.items()}
     write_atomic(folder.influence_file(measurement["eval_id"]), save(influence))
+
+
+def spent(config: Record, after: float) -> dict[str, float]:
+    """What a share of a training costs: 1000 FLOPs for each pixel of each image."""
+    images = left = round(after * config["train"]["images"])
+    flops = 0
+    whole = {"images": images, "resolution": config["data"]["resolution"]}
+    for stage in config["train"]["stages"] or [whole]:
+        seen = min(left, stage["images"])
+        flops += 1000 * seen * stage["resolution"][0] * stage["resolution"][1]
+        left -= seen
+    return {"images": images, "flops": flops, "seconds": after * SECONDS}
 
 
 def named(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,10 +16,19 @@ from PIL import Image
 
 from harness.claim import this_host
 from harness.errors import UserError
-from harness.record import run_folder, write_atomic, write_json
+from harness.files import write_atomic, write_json
+from harness.record import run_folder
 from reports.__main__ import main
 from reports.render import build
-from tests.reports.small_sweep import ABLATION, FID, write_result, write_samples, write_training
+from tests.reports.small_sweep import (
+    ABLATION,
+    FID,
+    STAGED,
+    STAGED_FID,
+    write_result,
+    write_samples,
+    write_training,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -87,6 +96,42 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert "Bars are 95 % intervals over the samples." in text
     assert "reconstruction" in text
     assert "Every evaluation is there." in text
+
+
+def test_snapshots_have_a_part_of_their_own(grid: Grid, fill: Fill, tmp_path: Path) -> None:
+    """What is not of the end of the training stands there alone, and in table.csv."""
+    record = grid(text=STAGED)
+    fill(record, tmp_path, STAGED_FID)
+    report = build(record, tmp_path)
+    text = report.read_text()
+    assert {file.name for file in report.parent.iterdir()} == {
+        "report.md", "report.html", "headline.txt", "table.csv", "table.tex", "loss.png",
+        "fid-fashion-cnn.png", "fid-fashion-cnn-compute.png",
+        *(f"samples-{side}x{side}.png" for side in (12, 18, 24, 36, 48)),
+    }  # fmt: skip
+    assert "after 75 %" not in text[: text.index("## FID against training compute")]
+    part = text[text.index("## FID against training compute") : text.index("## Training loss")]
+    assert re.findall(r"^### .*", part, re.MULTILINE) == [
+        "### Cost to reach the baseline's FID (fashion-cnn)",
+        "### Cost to reach the baseline's patch FID (fashion-cnn)",
+        *(f"### FID and patch FID (fashion-cnn) over training, {side}×{side} ↓"
+          for side in (12, 18, 24, 36, 48)),
+    ]  # fmt: skip
+    assert "| method | 24×24 after 25 % · FID | 24×24 after 25 % · patch FID | 24×24 after" in part
+    assert (
+        "At 18×18 there is only RoPE, trained at 12: 20.0 [19.0, 21.0]. At 24×24 RoPE, trained at "
+        "12 then 24 has the lowest FID, 11.0 [10.4, 11.6]; the baseline RoPE, trained at 24 has "
+        "12.0, a difference of"
+    ) in text
+    assert "The reference of 36×36 and 48×48 is 100 % upsampled" in text.splitlines()[4]
+    assert "20000 (ref36), 100 % upsampled" in text
+    assert "Every evaluation is there." in text
+    headline = (report.parent / "headline.txt").read_text().splitlines()
+    assert headline[0].startswith("FID (fashion-cnn) at 24×24, 1 seed: best is RoPE, trained at 12")
+    assert headline[-1].startswith("FID (fashion-cnn) 12.0 at 24×24, the baseline's at the end of")
+    lines = (report.parent / "table.csv").read_text().splitlines()
+    assert len(lines) == 1 + 4 * 3 * 4 * 9
+    assert sum(",36x36 after=0.75," in line for line in lines) == 3 * 9
 
 
 def test_two_rows_that_coincide_are_both_named(grid: Grid, fill: Fill, tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ def test_it_has_a_line_for_every_figure(grid: Grid, fill: Fill, tmp_path: Path) 
     value = FID["RPE-2D ×2 (RoPE)"][24] + 0.5
     assert line == wanted | {
         "cell_id": cell["cell_id"], "settings": cell["label"], "height": "24", "width": "24",
+            "after": "1.0", "upsampled": "0.0", "training_images": "40000",
+            "training_flops": "5760000000", "training_seconds": "100.0",
         "value": str(value), "low": str(value * 0.95), "high": str(value * 1.05), "mark": "",
         "floor": "0.5", "floor_low": "0.475", "floor_high": "0.525", "samples": "500",
         "labels": "balanced", "reference": "ref24", "reference_images": "20000",

@@ -13,12 +13,25 @@ from reports.settings import account, settings_of
 CONFIG: dict[str, Any] = {
     "data": {"name": "fashion_mnist", "resolution": [12, 12]},
     "model": {"encoding": "rope", "theta": 100.0},
-    "positions": {"sampler": "consecutive", "range_multiplier": 1.0},
+    "positions": {"sampler": "consecutive", "range_multiplier": 1.0, "granularity": "sample"},
     "augmentation": {"kind": "none", "max_scale": 2.0},
     "micro_conditioning": {"kind": "none"},
+    "objective": {"kind": "flow"},
+    "train": {"images": 64, "stages": []},
 }
-INFERENCE = {"law": "extrapolate", "placement": None, "attention_scale": "none", "resize": "none",
-             "guidance": 1.0}  # fmt: skip
+INFERENCE = {"law": "extrapolate", "law_scale": "shared", "placement": None, "draws": 1,
+             "attention_scale": "none", "timestep_shift": "none", "micro_condition": "neutral",
+             "resize": "none", "guidance": 1.0, "solver": None}  # fmt: skip
+STAGE = {"images": 32, "learning_rate": 2e-3, "warmup": 0.1, "decay_from": 0.6, "optimizer": "keep"}
+
+
+def staged(*sizes: int, **last: Any) -> dict[str, Any]:
+    """A training in stages, the last of which may be changed."""
+    stages: list[dict[str, Any]] = [STAGE | {"resolution": [size, size]} for size in sizes]
+    stages[-1] |= last
+    return {"train": {"stages": stages}}
+
+
 RANDOMIZED = {"positions": {"sampler": "randomized", "range_multiplier": 2.0}}
 
 
@@ -49,6 +62,34 @@ def changed(config: dict[str, Any]) -> dict[str, Any]:
         ({"augmentation": {"kind": "resize_crop"}, "micro_conditioning": {"kind": "crop"}}, {},
          "RoPE + resize-and-crop + micro-conditioning"),
         ({"model": {"encoding": "new"}}, {"law": "newer"}, "new, newer"),
+        ({"model": {"encoding": "learned"}}, {"law": "ei", "law_scale": "per_axis"}, "learned, EI"),
+        ({"model": {"encoding": "rope-mixed"}}, {"law": "pi"}, "RoPE-Mixed, PI"),
+        ({"positions": {"sampler": "order-statistics", "range_multiplier": 1.5,
+                        "granularity": "layer"}}, {}, "RPE-2D real-valued ×1.5 per layer (RoPE)"),
+        ({"positions": {"sampler": "unsorted", "granularity": "batch"}}, {"placement": "random"},
+         "RPE-2D unsorted ×1 per batch (RoPE), random placement"),
+        ({"positions": {"sampler": "shift", "range_multiplier": 2.0}},
+         {"placement": "contiguous"}, "shift only ×2 (RoPE)"),
+        ({"positions": {"sampler": "jitter", "range_multiplier": 2.0}},
+         {"placement": "even"}, "DINOv3 jitter ×2 (RoPE), even placement"),
+        (RANDOMIZED, {"placement": "random", "draws": 4},
+         "RPE-2D ×2 (RoPE), random placement (mean of 4 draws)"),
+        ({}, {"law": "ntk", "law_scale": "per_axis"}, "RoPE, VisionNTK"),
+        ({}, {"law": "riflex", "law_scale": "per_axis"}, "RoPE, RIFLEx per axis"),
+        ({}, {"law_scale": "per_axis"}, "RoPE"),
+        ({}, {"law": "dype-yarn", "attention_scale": "yarn"}, "RoPE, DyPE over YaRN"),
+        ({}, {"law": "resonance-yarn"}, "RoPE, Resonance-YaRN without attention scale"),
+        ({}, {"law": "lumina"}, "RoPE, Lumina time-aware (paper)"),
+        ({}, {"law": "lumina-code"}, "RoPE, Lumina switch (code)"),
+        ({}, {"attention_scale": "fitv2-code"}, "RoPE + attention scale FiTv2 (code)"),
+        ({}, {"timestep_shift": "sd3"}, "RoPE + timestep shift SD3"),
+        ({}, {"timestep_shift": 2.0}, "RoPE + timestep shift 2"),
+        ({}, {"resize": "lanczos"}, "RoPE, generated at 12 then Lanczos"),
+        ({"micro_conditioning": {"kind": "crop"}}, {"micro_condition": "centre_crop"},
+         "RoPE + micro-conditioning (centre crop)"),
+        ({}, {"micro_condition": "centre_crop"}, "RoPE"),
+        ({"objective": {"kind": "ddpm"}}, {}, "RoPE + DDPM objective"),
+        (staged(6, 12), {"law": "pi"}, "RoPE, trained at 6 then 12, PI"),
     ],
 )  # fmt: skip
 def test_names(config: dict[str, Any], inference: dict[str, Any], name: str) -> None:
@@ -56,7 +97,9 @@ def test_names(config: dict[str, Any], inference: dict[str, Any], name: str) -> 
 
 
 def cell(number: int, config: dict[str, Any], inference: dict[str, Any], **evaluate: Any) -> Any:
-    measurement = {"column": {}, "config": {"evaluate": {"samples": 500} | evaluate}}
+    canonical = {"solver": inference.get("solver", "heun")}
+    measured = {"evaluate": {"samples": 500} | evaluate, "inference": canonical}
+    measurement = {"column": {}, "config": measured}
     return {"cell_id": f"{number}", "group_id": f"g{config}", "config": changed(config),
             "inference": INFERENCE | inference, "measurements": [measurement]}  # fmt: skip
 
@@ -68,7 +111,7 @@ def names_of(*cells: Any) -> list[str]:
 def test_what_no_name_speaks_of_is_added_where_a_row_differs_from_most() -> None:
     assert names_of(
         cell(0, {}, {}),
-        cell(1, {}, {"law": "pi", "guidance": 2.5, "solver": "heun"}),
+        cell(1, {}, {"law": "pi", "guidance": 2.5}),
         cell(2, {}, {"law": "ntk"}),
         cell(3, {"model": {"encoding": "sincos"}}, {}, samples=5000),
     ) == ["RoPE", "RoPE, PI, guidance=2.5", "RoPE, NTK", "sin-cos, samples=5000"]
@@ -109,7 +152,7 @@ def test_without_a_most_common_value_every_row_says_its_own() -> None:
     assert names_of(
         cell(0, {"data": {"resolution": [12, 12]}}, {}),
         cell(1, {"data": {"resolution": [12, 16]}, "augmentation": crop}, {}),
-    ) == ["RoPE, data.resolution=12", "RoPE + resize-and-crop, data.resolution=12×16"]
+    ) == ["RoPE, trained at 12", "RoPE + resize-and-crop, trained at 12×16"]
 
 
 def test_what_a_column_says_is_in_no_name() -> None:
@@ -134,6 +177,41 @@ def test_a_setting_under_another_is_compared_where_that_is_the_same() -> None:
         "RoPE + resize-and-crop, max_scale=3",
         "RoPE + resize-and-crop, max_scale=1.5",
     ]
+
+
+def test_stages_are_compared_among_trainings_with_the_same_sizes() -> None:
+    """What stages have in common with none is no difference, nor is it between other sizes."""
+    cells = [
+        cell(0, {}, {}),
+        cell(1, staged(6, 12), {}),
+        cell(2, staged(6, 12), {"law": "pi"}),
+        cell(3, staged(6, 12, optimizer="reset", images=320), {}),
+        cell(4, staged(4, 6, 12), {}),
+    ]
+    assert names_of(*cells) == [
+        "RoPE",
+        "RoPE, trained at 6 then 12",
+        "RoPE, trained at 6 then 12, PI",
+        "RoPE, trained at 6 then 12, stage_images=32 then 320, stage_optimizer=keep then reset",
+        "RoPE, trained at 4 then 6 then 12",
+    ]
+    rows = {one["cell_id"]: settings_of(one) for one in cells}
+    assert account(rows, ("train.stage_warmup",), "trainings") == (
+        "of all trainings: stage_warmup=0.1 then 0.1 (stage_resolution=6 then 12), "
+        "stage_warmup=0.1 then 0.1 then 0.1 (stage_resolution=4 then 6 then 12)"
+    )
+
+
+def test_the_solver_that_an_objective_takes_by_itself_is_no_difference() -> None:
+    ddpm = {"objective": {"kind": "ddpm"}}
+    cells = [cell(0, {}, {}), cell(1, {}, {"law": "pi"}), cell(2, ddpm, {"solver": "ddpm"})]
+    assert names_of(*cells) == ["RoPE", "RoPE, PI", "RoPE + DDPM objective"]
+    rows = {one["cell_id"]: settings_of(one) for one in cells}
+    assert account(rows, ("inference.solver",), "rows") == (
+        "of all rows: solver=heun (objective.kind=flow), solver=ddpm (objective.kind=ddpm)"
+    )
+    rows.pop("2")
+    assert account(rows, ("inference.solver",), "rows") == "of all rows: solver=heun"
 
 
 def test_trainings_say_theirs_and_nothing_of_sampling() -> None:
@@ -161,23 +239,44 @@ def test_account_of_common_settings() -> None:
     assert account(rows, ("train.batch",), "rows") == "as the names say: batch"
 
 
-cells = st.builds(
-    lambda encoding, theta, sampler, law, scale, placement, resize, guidance, samples: (
-        {"model": {"encoding": encoding, "theta": theta}, "positions": sampler},
-        {"law": law, "attention_scale": scale, "placement": placement, "resize": resize,
-         "guidance": guidance},
-        samples,
+def sections(**fields: Any) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({key: st.sampled_from(each) for key, each in fields.items()})
+
+
+cells = st.tuples(
+    st.fixed_dictionaries({
+        "model": sections(encoding=choices.ENCODINGS, theta=[100.0, 50.0]),
+        "positions": sections(
+            sampler=choices.SAMPLERS, range_multiplier=[1.0, 2.0],
+            granularity=["sample", "batch", "layer"],
+        ),
+        "objective": sections(kind=["flow", "ddpm"]),
+        "micro_conditioning": sections(kind=["none", "crop"]),
+        "train": st.sampled_from([{}, *(staged(*sizes)["train"] for sizes in ((8, 12), (6, 12)))]),
+    }),
+    sections(
+        law=choices.LAWS, law_scale=choices.LAW_SCALES, attention_scale=choices.ATTENTION_SCALES,
+        placement=[None, *choices.PLACEMENTS], draws=[1, 4], timestep_shift=["none", "sd3", 2.0],
+        micro_condition=["neutral", "centre_crop"], resize=["none", "bicubic", "lanczos"],
+        guidance=[1.0, 2.0], solver=["heun", "ddim"],
     ),
-    st.sampled_from(choices.ENCODINGS),
-    st.sampled_from([100.0, 50.0]),
-    st.sampled_from([CONFIG["positions"], RANDOMIZED["positions"]]),
-    st.sampled_from(choices.LAWS),
-    st.sampled_from(choices.ATTENTION_SCALES),
-    st.sampled_from([None, *choices.PLACEMENTS]),
-    st.sampled_from(["none", "bicubic"]),
-    st.sampled_from([1.0, 2.0]),
     st.sampled_from([500, 5000]),
 )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("model.encoding", choices.ENCODINGS), ("positions.sampler", choices.SAMPLERS),
+     ("inference.law", choices.LAWS), ("inference.placement", choices.PLACEMENTS),
+     ("inference.attention_scale", choices.ATTENTION_SCALES)],
+)  # fmt: skip
+def test_every_method_has_a_name_of_its_own_in_words(kind: str, values: tuple[str, ...]) -> None:
+    section, key = kind.split(".")
+    names = [
+        method_name(changed({section: {key: value}}), INFERENCE | {key: value}) for value in values
+    ]
+    assert len(set(names)) == len(values)
+    assert not any("=" in name or "_" in name for name in names)
 
 
 @settings(max_examples=60)

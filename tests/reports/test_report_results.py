@@ -1,5 +1,6 @@
 """The tables of figures, compared whole with expected text."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from harness.record import run_folder
 from reports.load import Sweep, read
 from reports.results import all_protocols, difference_table, metric_table
 from reports.tables import Table, markdown
-from tests.reports.small_sweep import ABLATION, FID, Record, write_result
+from tests.reports.small_sweep import ABLATION, FID, STAGED, STAGED_FID, Record, write_result
 
 METRIC, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
 BOTH = (METRIC, PATCH)
@@ -173,6 +174,69 @@ def test_where_all_rows_coincide_none_is_best(grid: Grid, fill: Fill, tmp_path: 
     fill(record, tmp_path, fid={name: {12: 10.0, 18: 11.0, 24: 12.0} for name in FID})
     found = metric_table(read(record, tmp_path), [METRIC])
     assert not any(cell.best for row in found.rows for cell in row)
+
+
+def test_where_more_than_three_rows_coincide_none_is_best(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    alike = {12: 10.0, 18: 11.0, 24: 12.0}
+    fill(record, tmp_path, fid=dict.fromkeys(FID, alike) | {"sin-cos": FID["sin-cos"]})
+    found = metric_table(read(record, tmp_path), [METRIC])
+    assert not any(cell.best for row in found.rows for cell in row)
+
+
+def test_rows_without_a_column_are_blank_there_and_have_no_difference(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid(text=STAGED)
+    fill(record, tmp_path, STAGED_FID, samples=False)
+    run = run_folder(tmp_path, record["cells"][3]["runs"][0]["run_id"])
+    run.result_file(record["cells"][3]["measurements"][7]["eval_id"]).unlink()
+    sweep = read(record, tmp_path).trained
+    found = metric_table(sweep, [METRIC])
+    assert found.header == ("method", "12×12", "18×18", "24×24", "36×36 §", "48×48 §")
+    assert [[cell.text.partition(" ")[0] for cell in row[1:]] for row in found.rows] == [
+        ["10.0", "20.0", "40.0", "", ""],
+        ["", "", "12.0", "24.0", "48.0"],
+        ["", "", "11.0", "16.0", "90.0"],
+        ["", "", "14.0", "–", "20.0"],
+        ["0.500"] * 5,
+    ]
+    assert [cell.best for cell in found.rows[0]] == [False] * 6  # alone in its columns
+    assert found.rows[2][4].best
+    upsampled = (
+        "§ The reference of 36×36 and 48×48 is 100 % upsampled from smaller originals: such "
+        "figures favour blur."
+    )
+    blank = "Blank: the row has no such column, so nothing is missing."
+    assert found.notes[-2:] == (upsampled, blank)
+    score = metric_table(sweep, ["is.fashion-cnn"])
+    assert score.header[-1] == "48×48"
+    assert upsampled not in score.notes
+    differences = difference_table(sweep, [METRIC])
+    assert differences.header == ("method", "24×24", "36×36 §", "48×48 §")
+    assert [[cell.text.partition(" ")[0] for cell in row[1:]] for row in differences.rows] == [
+        ["+28.0", "", ""],
+        ["−1.000", "−8.00", "+42.0"],
+        ["+2.00", "–", "−28.0"],
+    ]
+    assert differences.notes[1] == (
+        "The baseline has no column 12×12 and 18×18, so there are no differences there."
+    )
+    assert differences.notes[-2:] == (upsampled, blank)
+
+
+def test_results_from_before_there_were_upsampled_references_are_of_the_same_protocol(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    file = next(tmp_path.glob("runs/*/eval/*.json"))
+    result = json.loads(file.read_text())
+    del result["protocol"]["upsampled"], result["training"]
+    file.write_text(json.dumps(result))
+    assert len(all_protocols(read(record, tmp_path))) == 3  # one for each size
 
 
 def test_missing_results_are_dashes(grid: Grid, fill: Fill, tmp_path: Path) -> None:

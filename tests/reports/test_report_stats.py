@@ -113,3 +113,5 @@ def test_a_picture_shows_the_best_rows_and_the_baseline() -> None:
     assert foremost(rows, FID, 3) == ["base", "m27", "m28", "m29"]
     assert foremost(rows, FID, 40) == ["base", *(f"m{i}" for i in range(30)), "new"]
     assert len(foremost(rows, None, 3)) == 3
+    others = [row(f"large {i}", 100.0 - i, size=48) for i in range(5)]
+    assert foremost([*rows, *others], FID, 4) == ["base", "m28", "m29", "large 3", "large 4"]

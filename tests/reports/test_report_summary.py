@@ -100,6 +100,17 @@ def test_headline_calls_no_marked_figure_best() -> None:
     ]
 
 
+def test_headline_prefers_what_the_baseline_has_and_a_true_reference() -> None:
+    rows = [row("RoPE", 20.0, is_baseline=True), row("PI", 9.0), row("other", 1.0, size=48)]
+    assert headline(rows)[0].startswith("FID (fashion-cnn) at 24×24 (2×), 1 seed: best is PI 9.00")
+    enlarged = {"size": 36, "protocol": {"upsampled": 0.25}}
+    rows += [row("RoPE", 30.0, is_baseline=True, **enlarged), row("PI", 5.0, **enlarged)]
+    assert headline(rows)[0].startswith("FID (fashion-cnn) at 24×24 (2×), 1 seed: best is PI 9.00")
+    assert headline(rows[3:])[0] == (
+        "FID (fashion-cnn) at 36×36 (3×) (reference 25 % upsampled), 1 seed: best is PI 5.00"
+    )
+
+
 def test_headline_says_why_no_patch_fid_is_best() -> None:
     both = {"metrics": {FID: 20.0, PATCH: 80.0}}
     reason = "20 samples for 64 dimensions"
