@@ -22,9 +22,10 @@ from typing import Any
 
 from harness.ablation import read_ablation
 from harness.config import Training
+from harness.files import read_json, write_json
 from harness.grid import expand
 from harness.provenance import ROOT, provenance
-from harness.record import RunFolder, prepare, read_json, run_folder, write_json
+from harness.record import RunFolder, prepare, run_folder
 
 Json = dict[str, Any]
 

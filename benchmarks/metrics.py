@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
 from harness import features
+from harness.config import Data
 from harness.data import real_images
 from harness.draws import normal
 from harness.metrics import Moments, frechet_distance, inception_score, kid, merged, moments
@@ -127,7 +128,11 @@ def in_turn(repeat: int, **actions: Callable[[], object]) -> dict[str, float]:
 
 def against_torch_fidelity(samples: int, repeat: int) -> Json:
     """Seconds and figures of both on the same images."""
-    generated, real = noisy(real_images("test", samples, SIZE)), real_images("train", samples, SIZE)
+    data = Data(name="fashion_mnist", resolution=SIZE)
+    held_out, real = (
+        torch.cat([*real_images(data, split, samples, SIZE)]) for split in ("test", "train")
+    )
+    generated = noisy(held_out)
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         paths = [write_pngs(generated, Path(folder, "a")), write_pngs(real, Path(folder, "b"))]

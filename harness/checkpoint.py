@@ -18,7 +18,8 @@ from safetensors.torch import save as save_tensors
 from harness.ema import Ema
 from harness.engine import World
 from harness.errors import UserError
-from harness.record import Json, RunFolder, read_json, write_atomic, write_json
+from harness.files import Json, read_json, write_atomic, write_json
+from harness.record import RunFolder
 
 KEEP = 2
 

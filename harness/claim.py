@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.record import Json, RunFolder, read_json, write_json
+from harness.files import Json, read_json, write_json
+from harness.record import RunFolder
 
 BEAT = 1.0  # seconds between heartbeats
 SILENCE = 60.0  # seconds without one after which an owner on another host counts as gone

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from harness import extractors, features, reference_file
 from harness.errors import UserError
+from harness.files import Json, check_writable, write_json
 from harness.identity import digest
 from harness.measure import Measured, measure, seen_by
 from harness.metrics import splits_of
@@ -29,7 +30,6 @@ from harness.npz import NpzBatch
 from harness.pictures import ImageSet, from_path
 from harness.progress import progress
 from harness.provenance import code_id, seeing_id
-from harness.record import Json, check_writable, write_json
 from harness.reference import MANIFOLD, build, from_adm, whole
 from harness.reference_file import Reference
 from harness.result_table import show, size_of

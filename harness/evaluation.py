@@ -19,24 +19,26 @@ from torch import nn
 from harness import features
 from harness.config import Evaluation, Training
 from harness.data import unseen_images
-from harness.dataset import FACTS
+from harness.dataset import facts, upsampled
 from harness.engine import World
 from harness.errors import UserError
-from harness.identity import FORMAT, digest, protocol_of
+from harness.files import FORMAT, Json, read_json, write_atomic, write_json
+from harness.identity import digest, protocol_of
 from harness.measure import Measured, measure, seen_by
 from harness.metrics import splits_of
 from harness.neighbours import NEIGHBOURS
 from harness.pictures import from_dataset
 from harness.progress import progress as shown_progress
 from harness.provenance import measuring_id
-from harness.record import Json, RunFolder, read_json, write_atomic, write_json
+from harness.record import RunFolder
 from harness.reference import Reference, build, cached, facts_of
 from harness.sample import batch_that_fits, generate
 from harness.shards import Shards, distinct, pixels_sha256, samples_sha256
-from harness.train import Interrupted, make_model
+from harness.stages import steps_until
+from harness.train import Interrupted, lost_snapshot, make_model, spent
 from models.dit import DiT
 
-GRID_ROWS = 4  # of the sample grid; a column a class
+GRID_ROWS, GRID_COLUMNS = 4, 10  # of the sample grid; a column a class, where there are so few
 
 Models = Mapping[str, nn.Module]
 
@@ -58,19 +60,25 @@ class Task:
         return found
 
 
-def load_model(run: RunFolder, training: Training, device: torch.device) -> DiT:
-    """The trained network with its averaged weights, on `device`.
+def load_model(task: Task, device: torch.device) -> DiT:
+    """The network with the averaged weights of `evaluate.after`, on `device`.
 
     Raises:
-        UserError: the weights are damaged.
+        UserError: these weights are damaged or missing, with what to do.
     """
+    run, training, after = task.run, task.training, task.evaluation.evaluate.after
+    file = run.weights_file if after == 1 else run.snapshot_file(steps_until(training, after))
     model = make_model(training)
     try:
-        model.load_state_dict(load_weights(run.weights_file))
-    except SafetensorError as error:
+        model.load_state_dict(load_weights(file))
+    except (FileNotFoundError, SafetensorError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "is missing" if missing else f"is damaged ({error})"
+        if after < 1:
+            raise UserError(lost_snapshot(file, what)) from None
         raise UserError(
-            f"{run.weights_file}: is damaged ({error}); delete it and give the same command with "
-            "--retry-failed: the last checkpoint has the same weights"
+            f"{file}: {what}; delete it and give the same command with --retry-failed: the last "
+            "checkpoint has the same weights"
         ) from None
     return model.to(device).eval()
 
@@ -110,7 +118,7 @@ def evaluate(
         real = reference(cache, task, name, model)
         floor |= floor_of(cache, task, real, model)
         measured |= measure(shards.seen_by(name), real, asked.fid_infinity, world.device)
-    columns = FACTS[task.training.data.name].classes
+    columns = grid_columns(task)
     shown = torch.cat(list(shards.read("images")))[: columns * GRID_ROWS]
     write_atomic(run.samples_file(task.eval_id), image_grid(shown, columns))
     influence = {name: u.astype(np.float32) for name, u in measured.influence.items()}
@@ -129,6 +137,7 @@ def evaluate(
                 "samples": asked.samples,
                 "reference_images": asked.reference_images,
                 "manifold_images": asked.manifold_images,
+                "upsampled": upsampled(task.training.data, asked.resolution),
                 "labels": asked.labels,
                 "floor": "real images that are in no reference, as many as samples",
                 "neighbours": NEIGHBOURS,
@@ -140,6 +149,7 @@ def evaluate(
             "marks": measured.marks,
             "floor": floor.metrics,
             "floor_intervals": floor.intervals,
+            "training": spent(run, task.training, asked.after),
             "samples_sha256": samples_sha256(shards),
             "distinct": distinct(shards),
             "seconds": {"sample": sampled, "measure": time.monotonic() - started - sampled},
@@ -154,6 +164,11 @@ def shards_of(task: Task, code: str) -> Shards:
     """The shards of an evaluation that code of this id makes or made."""
     key = f"{task.eval_id} of seed {task.seed} by code {code}"
     return Shards(task.run.shards_folder(task.eval_id), key)
+
+
+def grid_columns(task: Task) -> int:
+    """Images in a row of the sample grid."""
+    return min(facts(task.training.data).classes, GRID_COLUMNS)
 
 
 def sample(
@@ -174,9 +189,9 @@ def sample(
     started = time.monotonic()
     training, asked, inference = task.training, task.evaluation.evaluate, task.evaluation.inference
     size = asked.resolution
-    model = load_model(task.run, training, world.device)
+    model = load_model(task, world.device)
     patches = {name: entry["patch"] for name, entry in task.protocol.items()}
-    shown = asked.samples if keep == "images" else FACTS[training.data.name].classes * GRID_ROWS
+    shown = asked.samples if keep == "images" else grid_columns(task) * GRID_ROWS
     batch = batch or batch_that_fits(training, inference, size, world.device)
     # One rank looks: another might already see what this one writes.
     todo = world.shared(shards.missing(asked.samples, batch) if world.rank == 0 else None)
@@ -224,13 +239,13 @@ def reference(cache: Path, task: Task, extractor: str, model: nn.Module) -> Refe
     weights and the code that sees. So a changed data set or extractor never meets an old one.
     """
     data, asked, entry = task.training.data, task.evaluation.evaluate, task.protocol[extractor]
-    images = from_dataset(data.name, "train", asked.reference_images, asked.resolution)
-    facts = facts_of(images, extractor, asked.manifold_images, entry["patch"])
+    images = from_dataset(data, "train", asked.reference_images, asked.resolution)
+    known = facts_of(images, extractor, asked.manifold_images, entry["patch"])
 
     def make() -> Reference:
         return build(images, extractor, asked.manifold_images, entry["patch"], model)
 
-    return cached(cache / "reference", facts, make)
+    return cached(cache / "reference", known, make)
 
 
 def floor_of(cache: Path, task: Task, real: Reference, model: nn.Module) -> Measured:
@@ -243,7 +258,9 @@ def floor_of(cache: Path, task: Task, real: Reference, model: nn.Module) -> Meas
         kept = read_json(file, needs=("of", "metrics", "intervals"))
         if kept["of"] == of:
             return Measured(kept["metrics"], kept["intervals"])
-    images = unseen_images(asked.samples, asked.reference_images, asked.resolution)
+    images = unseen_images(
+        task.training.data, asked.samples, asked.reference_images, asked.resolution
+    )
     with TemporaryDirectory() as folder:
         shards = Shards(Path(folder), "floor")
         for start in range(0, len(images), 500):

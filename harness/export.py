@@ -21,10 +21,11 @@ from torch import Tensor
 from harness.config import Evaluation, Job, Training
 from harness.errors import UserError, nearest
 from harness.evaluation import Task, load_model, shards_of
+from harness.files import read_json
 from harness.npz import NpzWriter
 from harness.pictures import write_png_folder
 from harness.progress import progress
-from harness.record import RunFolder, read_json
+from harness.record import RunFolder
 from harness.sample import batch_that_fits, generate
 from harness.shards import pixels_sha256
 
@@ -33,7 +34,7 @@ def images_of(task: Task, job: Job) -> Iterator[Tensor]:
     """All images of an evaluation in order, in blocks: uint8 [n, C, h, w].
 
     Raises:
-        UserError: the training is not finished, or its weights are damaged.
+        UserError: the training is not finished, or its weights are damaged or missing.
     """
     import torch
 
@@ -49,7 +50,7 @@ def images_of(task: Task, job: Job) -> Iterator[Tensor]:
         raise UserError(f"{task.run.path}: its training is not finished; start its sweep again")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(max(1, job.cpus // job.ranks))  # as in the run, for the same rounding
-    model = load_model(task.run, task.training, device)
+    model = load_model(task, device)
     inference, size = task.evaluation.inference, task.evaluation.evaluate.resolution
     batch = job.sample_batch or batch_that_fits(task.training, inference, size, device)
     for start in range(0, samples, batch):

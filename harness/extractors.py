@@ -68,6 +68,17 @@ FACTS = {
         spatial=448,
         side=32,
     ),
+    "glyph-cnn": Facts(
+        weights=ASSETS / "glyph-cnn.safetensors",
+        variable=None,
+        file_name="glyph-cnn.safetensors",
+        url=None,
+        sha256=None,
+        features=64,
+        classes=44,
+        spatial=448,
+        side=32,
+    ),
     "inception-v3-compat": Facts(
         weights=None,
         variable="RESOLUTE_INCEPTION_WEIGHTS",
@@ -175,9 +186,10 @@ def remedy(name: str) -> str:
     """What to do, in words, where the weights of `name` are missing or wrong."""
     known = facts(name)
     if known.weights:
+        data = {"fashion-cnn": "fashion_mnist", "glyph-cnn": "glyphs"}[name]
         return (
-            f"they ship with the project: restore the file from there, or make new ones with "
-            f"python -m harness.{name.replace('-', '_')} --output {known.weights}"
+            "they ship with the project: restore the file from there, or make new ones with "
+            f"python -m harness.fashion_cnn --data {data} --output {known.weights}"
         )
     return (
         f"python -m harness.extractors {name} downloads them, or get {known.file_name} from "

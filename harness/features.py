@@ -23,6 +23,7 @@ from harness.patches import crops
 # [B, S].
 LOADERS: dict[str, Callable[[Path], nn.Module]] = {
     "fashion-cnn": fashion_cnn.load,
+    "glyph-cnn": fashion_cnn.load,
     "inception-v3-compat": inception.load,
     "dinov2": dinov2.load,
 }

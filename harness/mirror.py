@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.errors import UserError
-from harness.record import Json
+from harness.files import Json
 
 Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
 

@@ -19,6 +19,7 @@ import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from harness.files import check_target
 from harness.npz_arrays import (
     IMAGES,
     NpzError,
@@ -32,7 +33,6 @@ from harness.npz_arrays import (
     take,
     temporary_beside,
 )  # fmt: skip
-from harness.record import check_target
 
 __all__ = ["NpzBatch", "NpzError", "NpzWriter"]
 

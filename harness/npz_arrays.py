@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from harness.errors import UserError, nearest, short
-from harness.record import check_target
+from harness.files import check_target
 
 IMAGES = "arr_0"  # the name that np.savez gives to the first array
 _WIDEST = 16_384  # features of a stored covariance: 2 GiB in float64

@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from harness.errors import UserError
 
 Size = tuple[int, int]
+T = TypeVar("T")
+R = TypeVar("R")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")  # whatever the file is called
@@ -84,21 +87,24 @@ def look(path: Path) -> Look:
         return Look(hashlib.sha256(data).hexdigest(), size, grey, picture.format in LOSSY)
 
 
-def pixels(path: Path, mode: str, size: Size, crop: bool) -> NDArray[np.uint8]:
+def pixels(path: Path, sha256: str, mode: str, size: Size, crop: bool) -> NDArray[np.uint8]:
     """A picture as uint8 [h, w] (mode "L") or [h, w, 3] ("RGB"), by `center_crop` or as it is.
 
+    Args:
+        sha256: of the file, from `look`.
+
     Raises:
-        PictureError: it cannot be read or is broken, or is not of `size` where nothing is cropped.
+        PictureError: it cannot be read, or is another file than was looked at.
     """
-    with _open(path, _read(path)) as picture:
+    data = _read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise PictureError(f"{path}: is another file than when it was looked at; start again")
+    with _open(path, data) as picture:
         try:
             whole = picture.convert(mode)
         except Exception as error:  # Pillow raises what it comes upon: OSError, SyntaxError, ...
             raise _broken(path, error) from None
-    cut = center_crop(whole, size) if crop else whole
-    if (cut.height, cut.width) != size:
-        raise PictureError(f"{path}: was changed while it was in use; start again")
-    return np.asarray(cut)
+    return np.asarray(center_crop(whole, size) if crop else whole)
 
 
 def _read(path: Path) -> bytes:
@@ -137,9 +143,10 @@ def files(folder: Path) -> list[str]:
         if real in visited:  # a link back to where it came from
             continue
         visited.add(real)
+        inside = Path(place).relative_to(folder).as_posix()
         for name in names:
             if not name.startswith("."):
-                relative = (Path(place) / name).relative_to(folder).as_posix()
+                relative = name if inside == "." else f"{inside}/{name}"
                 (found if name.lower().endswith(SUFFIXES) else others).append(relative)
     if others:
         raise PictureError(
@@ -151,12 +158,10 @@ def files(folder: Path) -> list[str]:
     return sorted(found)
 
 
-def ahead(
-    names: list[str], read: Callable[[str], NDArray[np.uint8]], block: int
-) -> Iterator[list[NDArray[np.uint8]]]:
-    """Blocks of pictures, the next one read by threads while the caller works on one."""
+def ahead(names: Sequence[T], read: Callable[[T], R], block: int) -> Iterator[list[R]]:
+    """Blocks of what `read` gives, the next one read by threads while the caller works on one."""
     pool = ThreadPoolExecutor(threads())
-    waiting: deque[list[Future[NDArray[np.uint8]]]] = deque()
+    waiting: deque[list[Future[R]]] = deque()
     try:
         for start in range(0, len(names), block):
             part = names[start : start + block]

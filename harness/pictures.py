@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.errors import nearest
+from harness import dataset
+from harness.config import Data
+from harness.files import Json
 from harness.npz import NpzBatch
 from harness.picture_files import Look, PictureError, ahead, files, look, pixels, threads
-from harness.record import Json
 
 Size = tuple[int, int]
 Progress = Callable[[int], None]  # told how many more are done; may raise to stop
@@ -146,43 +147,44 @@ def from_npz(path: Path, count: int | None = None) -> ImageSet:
     )
 
 
+# How the images of each data set come to a size; Fashion-MNIST's above their own by bicubic.
+_CROPS = {"fashion_mnist": "area", "glyphs": "drawn", "image_folder": "adm-center-crop"}
+
+
 def from_dataset(
-    name: str, split: Literal["train", "test"], count: int | None, resolution: Size
+    data: Data, split: Literal["train", "test"], count: int | None, resolution: Size
 ) -> ImageSet:
-    """`count` images of a named data set at `resolution` by area averaging (all where None).
+    """`count` images of a data set at `resolution` (all where None), made block by block.
 
     Which ones is fixed (`harness.data.real_images`); the first n of a larger count are those of n.
 
     Raises:
-        PictureError: no such data set, more images or pixels than it has.
-        dataset.DatasetError: no usable copy of it, once the images are asked for.
+        PictureError: more images than it has.
+        dataset.DatasetError: no usable copy of it; some are only noticed once images are asked for.
     """
     from harness.data import real_images
-    from harness.dataset import FACTS
     from harness.identity import digest
 
-    if name not in FACTS:
-        raise PictureError(
-            f"no data set {name!r}; there are: {', '.join(FACTS)}{nearest(name, FACTS)}"
-        )
-    facts = FACTS[name]
+    facts = dataset.facts(data)
     there = {"train": facts.training, "test": facts.held_out}[split]
     count = there if count is None else count
     if not 1 <= count <= there:
-        raise PictureError(f"{count} images of {name}'s {split} split; it has {there}")
-    if not (min(resolution) >= 1 and max(resolution) <= facts.side):
-        raise PictureError(
-            f"{name} has no real images of {_sides(resolution)}: they are "
-            f"{_sides((facts.side, facts.side))}; ask for at most that"
-        )
+        raise PictureError(f"{count} images of {data.name}'s {split} split; it has {there}")
 
     def batches(size: int) -> Iterator[torch.Tensor]:
-        yield from real_images(split, count, resolution).split(size)
+        yield from real_images(data, split, count, resolution, size)
 
-    content = digest([facts.digest, split, list(resolution), count])
-    about = {"crop": "area", "upsampled": 0.0, "lossy": 0.0}
+    enlarged = dataset.upsampled(data, resolution)
+    own = f"{Path(data.folder).name} " if data.folder else ""
     return ImageSet(
-        f"{name} {split}", content, count, resolution, facts.channels, batches, about, shuffled=True
+        describe=f"{data.name} {own}{split}",
+        digest=digest([facts.digest, split, list(resolution), count]),
+        count=count,
+        size=resolution,
+        channels=facts.channels,
+        batches=batches,
+        facts={"crop": _CROPS[data.name], "upsampled": enlarged, "lossy": facts.lossy},
+        shuffled=True,
     )
 
 
@@ -237,10 +239,10 @@ def from_folder(
     }
 
     def batches(block: int) -> Iterator[torch.Tensor]:
-        def read(name: str) -> NDArray[np.uint8]:
-            return pixels(path / name, mode, size, resolution is not None)
+        def read(row: int) -> NDArray[np.uint8]:
+            return pixels(path / names[row], seen[row].sha256, mode, size, resolution is not None)
 
-        for arrays in ahead(names, read, block):
+        for arrays in ahead(range(len(names)), read, block):
             stack = torch.from_numpy(np.stack(arrays))
             yield stack.reshape(len(arrays), *size, -1).permute(0, 3, 1, 2).contiguous()
 

@@ -10,9 +10,10 @@ from typing import Any
 from harness.claim import Attempt, claim, last_attempt
 from harness.config import Evaluation, Training
 from harness.errors import UserError
+from harness.files import read_json
 from harness.grid import Grid
 from harness.provenance import code_id
-from harness.record import RunFolder, archive, read_json, run_folder
+from harness.record import RunFolder, archive, run_folder
 
 
 @dataclass(frozen=True)

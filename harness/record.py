@@ -9,6 +9,7 @@
         metrics.jsonl           one line each `job.log_every` steps
         checkpoints/step-00000200/
         weights.safetensors     the moving average of the trained weights, fp32
+        weights-00000100.safetensors   the same after that many steps, of train.snapshots
         DONE                    the training is finished; written after everything it speaks for
         eval/<eval_id>.json     a finished evaluation with its figures
         eval/<eval_id>.failed.json   why one failed when it was last tried
@@ -20,7 +21,6 @@ A finished file appears by rename, so whatever has its final name is whole.
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,78 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.identity import FORMAT, training_json
-
-Json = dict[str, Any]
-
-
-def check_target(path: Path) -> None:
-    """Refuse to write where a rename would replace a folder or a device, such as /dev/null.
-
-    Raises:
-        UserError: there is one.
-    """
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no regular file; name another one to write to")
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written, before the work whose result it is to hold.
-
-    Raises:
-        UserError: why.
-    """
-    check_target(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a whole file: it appears under its name complete, or not at all."""
-    check_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    write_atomic(path, json.dumps(value, indent=1) + "\n")
-
-
-def read_json(path: Path, needs: tuple[str, ...] = ()) -> Json:
-    """The JSON object in `path`, which must have the keys that are needed.
-
-    Raises:
-        UserError: it is missing, is damaged, or a newer version of this program wrote it.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        value = None
-    whole = isinstance(value, dict) and isinstance(value.get("format", FORMAT), int)
-    if not whole or any(key not in value for key in needs):
-        raise UserError(f"{path}: is damaged; move it away and start the sweep again")
-    if value.get("format", FORMAT) > FORMAT:
-        raise UserError(
-            f"{path}: was written by a newer version (format {value['format']}, this one reads up "
-            f"to {FORMAT}); update this checkout, or choose another folder with --outputs"
-        )
-    return value
+from harness.files import FORMAT, Json, read_json, write_json
+from harness.identity import training_json
 
 
 @dataclass(frozen=True)
@@ -123,6 +53,10 @@ class RunFolder:
     @property
     def weights_file(self) -> Path:
         return self.path / "weights.safetensors"
+
+    def snapshot_file(self, step: int) -> Path:
+        """The averaged weights after so many steps."""
+        return self.path / f"weights-{step:08d}.safetensors"
 
     @property
     def done_file(self) -> Path:

@@ -1,6 +1,7 @@
 """Reference statistics of real images: built in one pass, kept in a file, never silently wrong.
 
     python -m harness.reference --data fashion_mnist --resolution 24
+    python -m harness.reference --data image_folder --folder FOLDER --resolution 256
     python -m harness.reference --images FOLDER_OR_NPZ --resolution 256 --extractors dinov2
 
 makes one file for each extractor. `harness.reference_file` has the value and its file.
@@ -14,7 +15,10 @@ from pathlib import Path
 import torch
 
 from harness import extractors, features, metrics, pictures
-from harness.errors import UserError
+from harness.config import Data
+from harness.dataset import NAMES
+from harness.errors import UserError, nearest
+from harness.files import Json, check_writable
 from harness.neighbours import NEIGHBOURS
 from harness.npz import STATISTICS, NpzBatch
 from harness.npz_arrays import file_sha256
@@ -22,7 +26,6 @@ from harness.picture_files import files
 from harness.pictures import ImageSet, Progress
 from harness.progress import progress as progress_bar
 from harness.provenance import seeing_id
-from harness.record import Json, check_writable
 from harness.reference_file import (
     FORMAT,
     VIEWS,
@@ -42,6 +45,7 @@ __all__ = [
 
 SUFFIXES = (".safetensors", ".npz")
 MANIFOLD = 10_000  # images: what ADM's reference batches hold
+USUAL = {"fashion_mnist": "fashion-cnn", "glyphs": "glyph-cnn"}  # extractors that ship
 
 
 def facts_of(images: ImageSet, extractor: str, manifold: int, patch: int | None) -> Json:
@@ -198,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     for said in options.weights:
         extractors.use_weights(said)
-    usual = "fashion-cnn" if options.data else extractors.STANDARD
+    usual = USUAL.get(options.data, extractors.STANDARD)
     names = list(dict.fromkeys(options.extractors or [usual]))
     if options.output and len(names) > 1:
         raise UserError("--output names one file, a file holds one extractor; give one, or neither")
@@ -233,6 +237,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _images(options: argparse.Namespace) -> ImageSet:
+    if (options.folder is not None) != (options.data == "image_folder"):
+        raise UserError("--data image_folder needs --folder FOLDER, and nothing else has one")
     if options.data is None:
         path, count = options.images, options.count
         total = count or (len(files(path)) if path.is_dir() else 0)
@@ -240,7 +246,13 @@ def _images(options: argparse.Namespace) -> ImageSet:
             return pictures.from_path(path, options.resolution, count, advance)
     if options.resolution is None:
         raise UserError("--data needs --resolution, such as 24 or 24x32")
-    return pictures.from_dataset(options.data, options.split, options.count, options.resolution)
+    if options.data not in NAMES:
+        raise UserError(
+            f"no data set {options.data!r}; there are: {', '.join(NAMES)}"
+            f"{nearest(options.data, NAMES)}"
+        )
+    data = Data(name=options.data, folder=options.folder, resolution=options.resolution)
+    return pictures.from_dataset(data, options.split, options.count, options.resolution)
 
 
 def _say(path: Path, facts: Json, extractor: str) -> None:
@@ -256,14 +268,15 @@ def _say(path: Path, facts: Json, extractor: str) -> None:
     if facts["images"] <= width:
         print(f"  TOO FEW for a covariance of full rank: more than {width} images are needed")
     if facts.get("upsampled"):
-        print(f"  {facts['upsampled']:.1%} of the pictures are smaller than that and were enlarged")
+        print(f"  {facts['upsampled']:.1%} of the images are smaller than that and were enlarged")
     if facts.get("lossy"):
         print(f"  {facts['lossy']:.1%} of the pictures are JPEG or WEBP, which changes FID")
     print(f"  sha256 {file_sha256(path)}")
 
 
 def _file_name(options: argparse.Namespace, images: ImageSet, extractor: str) -> str:
-    source = f"{options.data}-{options.split}" if options.data else options.images.resolve().name
+    named = Path(options.folder).resolve().name if options.folder else options.data
+    source = f"{named}-{options.split}" if options.data else options.images.resolve().name
     source = source.removesuffix(".npz")
     count = f"-{images.count}" if options.count else ""
     return f"{source}{count}-{'x'.join(map(str, images.size))}-{extractor}.safetensors"
@@ -274,8 +287,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--data", metavar="NAME", help="a data set of the harness: fashion_mnist")
+    what.add_argument("--data", metavar="NAME", help=f"one of {', '.join(NAMES)}")
     what.add_argument("--images", type=Path, metavar="FOLDER|FILE.npz", help="pictures or arr_0")
+    add("--folder", metavar="FOLDER", help="of --data image_folder (see harness.folder)")
     add(
         "--resolution",
         type=_resolution,
@@ -297,8 +311,8 @@ def _parser() -> argparse.ArgumentParser:
         "--extractors",
         nargs="+",
         metavar="NAME",
-        help=f"of {', '.join(extractors.FACTS)} (default: {extractors.STANDARD}; of --data "
-        "fashion-cnn)",
+        help=f"of {', '.join(extractors.FACTS)} (default: {extractors.STANDARD}; "
+        "fashion-cnn and glyph-cnn of the data sets that are small)",
     )
     add(
         "--patch",

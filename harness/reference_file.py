@@ -23,6 +23,7 @@ from safetensors.numpy import save as to_safetensors
 
 from harness import extractors
 from harness.errors import UserError, got, short
+from harness.files import Json, write_atomic
 from harness.identity import digest
 from harness.npz import NpzWriter
 from harness.npz_arrays import (
@@ -36,7 +37,6 @@ from harness.npz_arrays import (
 )
 from harness.pictures import ImageSet
 from harness.provenance import seeing_id
-from harness.record import Json, write_atomic
 
 Array = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from harness.record import Json
+from harness.files import Json
 
 
 def show(result: Json) -> None:

@@ -26,8 +26,9 @@ from pathlib import Path
 from harness.claim import PARENT, Claim, claim
 from harness.config import Evaluation, Job, Training
 from harness.errors import UserError, nearest
+from harness.files import Json, read_json, write_json
 from harness.provenance import check_own_packages, code_id, provenance
-from harness.record import Json, RunFolder, read_json, write_json
+from harness.record import RunFolder
 
 DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 73, 75
 
@@ -168,10 +169,11 @@ def _work(
         try:
             task = Task(run, training, seed, eval_id, evaluation)
             evaluate(task, job.sample_batch, job.keep, world, code_id(), progress, stop)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, UserError) as error:
             if _is_lost_peer(error) or _is_full(error, run.path):
                 raise
-            traceback.print_exc()
+            if not isinstance(error, UserError):
+                traceback.print_exc()
             failed.append(f"{eval_id}: {error}")
             if held:
                 write_json(run.failure_file(eval_id), {"error": str(error)})

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from harness.record import write_atomic
+from harness.files import write_atomic
 
 
 @dataclass(frozen=True)

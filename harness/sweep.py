@@ -27,12 +27,13 @@ from harness.claim import ask_to_stop, last_attempt
 from harness.config import Job
 from harness.dataset import find as find_data
 from harness.errors import UserError
+from harness.files import read_json, write_json
 from harness.grid import Grid, expand, to_json
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.plan import Plan, PlannedRun, make_plan, redo_stale
 from harness.provenance import ROOT, check_own_packages
-from harness.record import prepare, read_json, write_json
+from harness.record import prepare
 from harness.table import Watch, duration, show_plan
 from harness.track import ui_command
 

@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from harness.claim import PARENT
 from harness.errors import UserError, nearest
+from harness.files import read_json
 from harness.identity import digest
 from harness.mirror import (
     Memory,
@@ -36,7 +37,6 @@ from harness.mirror import (
     sqlite_uri,
     unfinished_name,
 )
-from harness.record import read_json
 from harness.tracked import milliseconds, short_names, show_cell
 
 EVERY = 2.0  # seconds between the passes of `follow`

@@ -4,25 +4,25 @@ import json
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save as save_tensors
 
 from harness import checkpoint
-from harness.config import Job, Train, Training
-from harness.data import Order, open_split, training_batch
-from harness.dataset import FACTS
-from harness.draws import normal, uniform
+from harness.batches import Batches
+from harness.config import Job, Training
+from harness.dataset import facts
 from harness.ema import Ema
 from harness.engine import World, make_engine
+from harness.files import Json, write_atomic, write_json
 from harness.identity import grid_of, position_lengths
-from harness.objective import noised, timesteps, velocity
-from harness.record import Json, RunFolder, write_atomic, write_json
+from harness.objective import training_loss
+from harness.record import RunFolder
+from harness.stages import learning_rate, stage_at, stages_of, steps_of, steps_until
 from models.dit import DiT
 from models.flops import flops
-from models.geometry import Geometry, training_geometry
 
 
 class NonFiniteLossError(Exception):
@@ -35,7 +35,7 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the work goes on lat
 
 def make_model(training: Training) -> DiT:
     """The untrained network of a training configuration."""
-    model, data = training.model, FACTS[training.data.name]
+    model, data = training.model, facts(training.data)
     return DiT(
         channels=data.channels,
         classes=data.classes,
@@ -47,92 +47,37 @@ def make_model(training: Training) -> DiT:
         encoding=model.encoding,
         qk_norm=model.qk_norm,
         micro_conditioning=training.micro_conditioning.kind != "none",
+        lengths=position_lengths(training),
+        theta=model.theta,
+        outputs=outputs_of(training),
     )
 
 
-def learning_rate(train: Train, images: int) -> float:
-    """The rate at `images` seen: linear warm-up, constant, linear decay to final_rate x peak."""
-    share = images / train.images
-    if share < train.warmup:
-        return train.learning_rate * share / train.warmup
-    if share <= train.decay_from or train.decay_from == 1:
-        return train.learning_rate
-    left = (1 - share) / (1 - train.decay_from)
-    return train.learning_rate * (train.final_rate + (1 - train.final_rate) * max(0.0, left))
+def outputs_of(training: Training) -> int:
+    """Values that the network gives for each of the image's: epsilon and variance, or one."""
+    return 2 if training.objective.kind == "ddpm" else 1
 
 
-def training_flops(training: Training) -> int:
-    """FLOPs of the whole training: three forward passes (one forward, two backward) an image."""
-    model = training.model
-    forward = flops(
-        channels=FACTS[training.data.name].channels,
-        width=model.width,
-        depth=model.depth,
-        mlp_ratio=model.mlp_ratio,
-        patch=model.patch,
-        micro_conditioning=training.micro_conditioning.kind != "none",
-        grid=grid_of(training.data.resolution, model.patch),
-    )
-    return 3 * forward * steps_of(training.train) * training.train.batch
+def training_flops(training: Training, steps: int | None = None) -> int:
+    """FLOPs of the first `steps` steps, None: of all, whatever the size of each stage.
 
-
-def steps_of(train: Train) -> int:
-    """Optimizer steps: the images, rounded up to whole batches."""
-    return math.ceil(train.images / train.batch)
-
-
-class Batches:
-    """Everything random about a step, for the whole batch and every rank alike, cut by rank."""
-
-    def __init__(self, training: Training, seed: int, world: World) -> None:
-        self.training, self.seed, self.world = training, seed, world
-        self.images = open_split("train")
-        self.order = Order(seed, len(self.images.pixels))
-        self.lengths = position_lengths(training)
-
-    def parts(self, step: int) -> list[tuple[Any, ...]]:
-        """The accumulated parts of a step for this rank: (x, labels, crops, t, noise, geometry)."""
-        training, size, seed = self.training, self.training.train.batch, self.seed
-        height, width = training.data.resolution
-        indices = self.order.batch(step, size)
-        x, labels, crops = training_batch(
-            self.images, indices, training.data.resolution, training.augmentation, seed, step
+    Three forward passes (one forward, two backward) an image.
+    """
+    model, total = training.model, 0
+    for stage in stages_of(training):
+        done = stage.end if steps is None else min(steps, stage.end)
+        forward = flops(
+            channels=facts(training.data).channels,
+            width=model.width,
+            depth=model.depth,
+            mlp_ratio=model.mlp_ratio,
+            patch=model.patch,
+            micro_conditioning=training.micro_conditioning.kind != "none",
+            grid=grid_of(stage.resolution, model.patch),
+            outputs=outputs_of(training),
         )
-        noise = normal(seed, "noise", step, tuple(x.shape))
-        t = timesteps(normal(seed, "timestep", step, (size,)), training.objective.timesteps)
-        dropped = uniform(seed, "label dropout", step, (size,)) < training.objective.label_dropout
-        labels = torch.where(dropped, FACTS[training.data.name].classes, labels)
-        rows = uniform(seed, "rows", step, (size, self.lengths[0]))
-        cols = uniform(seed, "columns", step, (size, self.lengths[1]))
-        micro = crops * torch.tensor([height, width, height, width])  # in pixels
-        return [
-            (*(v[cut].to(self.world.device) for v in (x, labels, micro, t, noise)),
-             self._geometry(rows[cut], cols[cut]))
-            for cut in self._cuts(size)
-        ]  # fmt: skip
-
-    def _cuts(self, size: int) -> list[slice]:
-        """Part a of rank r is block a * ranks + r of the batch."""
-        parts = self.training.train.accumulation
-        share = size // (parts * self.world.size)
-        blocks = (a * self.world.size + self.world.rank for a in range(parts))
-        return [slice(block * share, (block + 1) * share) for block in blocks]
-
-    def _geometry(self, rows: torch.Tensor, cols: torch.Tensor) -> Geometry:
-        model = self.training.model
-        assert model.theta is not None  # canonical
-        return training_geometry(
-            model.encoding,
-            self.training.positions.sampler,
-            model.theta,
-            model.width,
-            model.heads,
-            grid_of(self.training.data.resolution, model.patch),
-            self.lengths,
-            rows,
-            cols,
-            self.world.device,
-        )
+        total += 3 * forward * max(0, done - stage.first) * training.train.batch
+    return total
 
 
 def train(
@@ -163,23 +108,23 @@ def train(
     state = checkpoint.load(run, engine, ema, world)
     start, pending = state["step"], state["pending"]
     codes = sorted({*state["code_ids"], code})
-    batches = Batches(training, seed, world)
-    steps = steps_of(settings)
-    micro_conditioned = training.micro_conditioning.kind != "none"
+    check_snapshots(run, training, start, world)
+    kept = {steps_until(training, share) for share in settings.snapshots}
+    steps, all_flops = steps_of(training), training_flops(training)
     log = _open_metrics(run, start) if world.rank == 0 else None
     losses: list[torch.Tensor] = []
     clock, clock_step = time.monotonic(), start
     engine.train()
     progress |= {"stage": "train", "step": start, "steps": steps}
 
-    for step in range(start, steps):
+    for step, parts in Batches(training, seed, world).ahead(range(start, steps)):
+        stage = stage_at(training, step)
+        if stage.resets and step == stage.first:
+            reset(engine.optimizer)
         for group in engine.optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step * settings.batch)
-        for x, labels, micro, t, noise, geometry in batches.parts(step):
-            condition = (labels, geometry, micro if micro_conditioned else None)
-            x_t = noised(x, noise, t)
-            v = velocity(engine, x_t, t, training.objective.precondition, *condition)
-            loss = F.mse_loss(v, noise - x)
+            group["lr"] = learning_rate(training, step)
+        for x, labels, micro, t, noise, geometry in parts:
+            loss = training_loss(engine, training.objective, x, noise, t, labels, geometry, micro)
             engine.backward(loss)
             engine.step()
             losses.append(loss.detach())
@@ -189,22 +134,25 @@ def train(
         stopping = world.any(stop_asked())
         saving = done % job.checkpoint_every == 0 or stopping
         logging = done % job.log_every == 0 or done == steps
-        if logging or saving:
+        if logging or saving or done in kept:
             pending += _step_losses(losses, step, settings.accumulation, world)
             losses.clear()
             now = time.monotonic()
-            speed = (done - clock_step) * settings.batch / (now - clock)
-            clock, clock_step = now, done
+            flops_done = training_flops(training, done)
+            rate = (flops_done - training_flops(training, clock_step)) / (now - clock)
             progress |= {
                 "step": done,
                 "loss": sum(pending) / len(pending),
-                "images_per_second": speed,
-                "seconds_left": (steps - done) * settings.batch / speed,
+                "images_per_second": (done - clock_step) * settings.batch / (now - clock),
+                "seconds_left": (all_flops - flops_done) / rate,
             }
+            clock, clock_step = now, done
         if logging:
             if log is not None:
-                _write_line(log, _metrics(engine, settings, done, progress))
+                _write_line(log, _metrics(engine, training, done, progress))
             pending = []
+        if done in kept:  # before the checkpoint of this step: that one stands for it
+            _write_weights(run.snapshot_file(done), run, ema, world)
         if saving and done < steps:
             state = {"step": done, "pending": pending, "code_ids": codes}
             checkpoint.save(run, state, engine, ema, world)
@@ -213,12 +161,22 @@ def train(
 
     state = {"step": steps, "pending": [], "code_ids": codes}
     checkpoint.save(run, state, engine, ema, world)
-    weights = ema.whole()
-    if world.rank == 0:
-        _finish(run, weights, training, codes)
+    check_snapshots(run, training, steps, world)
+    weights = _write_weights(run.weights_file, run, ema, world)
     if log is not None:
         log.close()
+        _finish(run, training, codes, sum(w.numel() for w in weights.values()))
     world.barrier()
+
+
+def reset(optimizer: Any) -> None:
+    """AdamW as it was before its first step: moments and step count are zero.
+
+    In place, because ZeRO keeps views of these tensors.
+    """
+    for state in optimizer.state.values():
+        for value in state.values():
+            value.zero_()
 
 
 def _step_losses(losses: list[torch.Tensor], step: int, parts: int, world: World) -> list[float]:
@@ -239,14 +197,16 @@ def _step_losses(losses: list[torch.Tensor], step: int, parts: int, world: World
     return over_ranks
 
 
-def _metrics(engine: Any, settings: Train, done: int, progress: Json) -> Json:
+def _metrics(engine: Any, training: Training, done: int, progress: Json) -> Json:
     norm = engine.get_global_grad_norm()  # None at ZeRO stage 0
     return {
         "step": done,
-        "images": done * settings.batch,
+        "images": done * training.train.batch,
+        "flops": training_flops(training, done),
+        "resolution": list(stage_at(training, done - 1).resolution),
         "time": time.time(),
         "loss": progress["loss"],
-        "learning_rate": learning_rate(settings, (done - 1) * settings.batch),
+        "learning_rate": learning_rate(training, done - 1),
         "images_per_second": progress["images_per_second"],
         **({} if norm is None else {"gradient_norm": float(norm)}),
     }
@@ -264,32 +224,53 @@ def _write_line(log: TextIO, line: Json) -> None:
     log.flush()
 
 
-def _finish(
-    run: RunFolder,
-    weights: dict[str, torch.Tensor],
-    training: Training,
-    codes: list[str],
-) -> None:
-    write_atomic(run.weights_file, save_tensors(weights, metadata={"run_id": run.run_id}))
-    checkpoint.discard(run)
-    seconds = _training_seconds(run)
-    write_json(
-        run.done_file,
-        {
-            "code_ids": codes,
-            "images": steps_of(training.train) * training.train.batch,
-            "parameters": sum(w.numel() for w in weights.values()),
-            "flops": training_flops(training),
-            "seconds": seconds,
-            "time": time.time(),
-        },
+def _write_weights(file: Path, run: RunFolder, ema: Ema, world: World) -> dict[str, torch.Tensor]:
+    """Write the averaged weights as they are now, on rank 0; they are returned (collective)."""
+    weights = ema.whole()
+    if world.rank == 0:
+        write_atomic(file, save_tensors(weights, metadata={"run_id": run.run_id}))
+    return weights
+
+
+def check_snapshots(run: RunFolder, training: Training, done: int, world: World) -> None:
+    """Refuse to go on without a snapshot of the `done` steps, which none of the rest would make.
+
+    Raises:
+        CheckpointError: the first that is missing, and what to do (on all ranks).
+    """
+    steps = (steps_until(training, share) for share in training.train.snapshots)
+    files = [run.snapshot_file(step) for step in steps if step <= done]
+    lost = [file for file in files if not file.exists()]
+    if world.any(bool(lost)):
+        raise checkpoint.CheckpointError(lost_snapshot(lost[0] if lost else files[0], "is missing"))
+
+
+def lost_snapshot(file: Path, what: str) -> str:
+    """What to do about averaged weights of the middle of a training that cannot be read."""
+    return (
+        f"{file}: {what}; only training again makes it: delete DONE and checkpoints/ beside it "
+        "and give the same command with --retry-failed"
     )
 
 
-def _training_seconds(run: RunFolder) -> float:
-    """Seconds spent in the steps of metrics.jsonl, whoever did them."""
+def _finish(run: RunFolder, training: Training, codes: list[str], parameters: int) -> None:
+    checkpoint.discard(run)
+    spent_on_it = spent(run, training, 1.0)
+    write_json(
+        run.done_file,
+        {"code_ids": codes, "parameters": parameters, **spent_on_it, "time": time.time()},
+    )
+
+
+def spent(run: RunFolder, training: Training, share: float) -> Json:
+    """Images, FLOPs and seconds of the first `share` of a training, whoever did its steps.
+
+    The seconds are those of the steps in metrics.jsonl; inside a line they go evenly.
+    """
+    steps = steps_until(training, share)
+    images = steps * training.train.batch
     seconds, before = 0.0, 0
     for line in run.metrics():
-        seconds += (line["images"] - before) / line["images_per_second"]
+        seconds += max(0, min(images, line["images"]) - before) / line["images_per_second"]
         before = line["images"]
-    return seconds
+    return {"images": images, "flops": training_flops(training, steps), "seconds": seconds}

@@ -64,6 +64,11 @@ def losses(run: RunFolder) -> list[tuple[int, float]]:
     return [(line["step"], line["loss"]) for line in run.metrics()]
 
 
+def weights(run: RunFolder) -> dict[str, bytes]:
+    """The final weights and all snapshots, by the names of their files."""
+    return {file.name: file.read_bytes() for file in run.path.glob("weights*.safetensors")}
+
+
 def figures(run: RunFolder) -> dict[str, object]:
     """Metrics and the hash of the images of every evaluation."""
     results = {eval_id: run.result(eval_id) for eval_id in run.requests()}

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from harness import evaluate, features, metrics
-from harness.data import real_images
 from harness.extractors import ExtractorError
 from harness.npz import NpzWriter
 from harness.pictures import write_png_folder
+from tests.real import fashion
 from tests.tiny import command
 
 SIZE = (16, 12)
@@ -27,10 +27,10 @@ def write(path: Path, images: torch.Tensor) -> Path:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    held_out = real_images("test", 2 * SAMPLES, SIZE)
+    held_out = fashion("test", 2 * SAMPLES, SIZE)
     write(folder / "samples.npz", held_out[:SAMPLES].flip(-2))
     write(folder / "held-out.npz", held_out[SAMPLES:])
-    write(folder / "real.npz", real_images("train", REAL, SIZE))
+    write(folder / "real.npz", fashion("train", REAL, SIZE))
     return folder
 
 
@@ -49,8 +49,8 @@ def test_figures_equal_those_computed_by_hand(
         "--held-out", files / "held-out.npz",
     )  # fmt: skip
     model = features.load("fashion-cnn")
-    seen = features.see(model, real_images("test", 2 * SAMPLES, SIZE)[:SAMPLES].flip(-2))
-    real = features.see(model, real_images("train", REAL, SIZE))
+    seen = features.see(model, fashion("test", 2 * SAMPLES, SIZE)[:SAMPLES].flip(-2))
+    real = features.see(model, fashion("train", REAL, SIZE))
     by_hand = metrics.frechet_distance(
         *(part(view.numpy()) for view in (seen["features"], real["features"])
           for part in (lambda x: x.mean(0, dtype=float), lambda x: np.cov(x, rowvar=False))),
@@ -67,11 +67,11 @@ def test_figures_equal_those_computed_by_hand(
 
 
 def test_a_folder_of_pictures_gets_the_same_figures(files: Path, tmp_path: Path) -> None:
-    write_png_folder(tmp_path / "png", [real_images("test", SAMPLES, SIZE).flip(-2)])
+    write_png_folder(tmp_path / "png", [fashion("test", SAMPLES, SIZE).flip(-2)])
     from_folder = measured(
         tmp_path, "--samples", tmp_path / "png", "--reference", files / "real.npz"
     )
-    write(tmp_path / "same.npz", real_images("test", SAMPLES, SIZE).flip(-2))
+    write(tmp_path / "same.npz", fashion("test", SAMPLES, SIZE).flip(-2))
     from_npz = measured(
         tmp_path, "--samples", tmp_path / "same.npz", "--reference", files / "real.npz"
     )
@@ -109,7 +109,7 @@ def test_statistics_beside_the_samples_are_not_used(files: Path, tmp_path: Path)
 
 
 def test_a_killed_command_goes_on_from_its_features(files: Path, tmp_path: Path) -> None:
-    write(tmp_path / "many.npz", real_images("test", 600, SIZE))
+    write(tmp_path / "many.npz", fashion("test", 600, SIZE))
     arguments = ("--samples", tmp_path / "many.npz", "--reference", files / "real.npz",
                  "--features", tmp_path / "features")  # fmt: skip
     first = measured(tmp_path, *arguments)
@@ -124,7 +124,7 @@ def test_a_killed_command_goes_on_from_its_features(files: Path, tmp_path: Path)
 
 def test_the_floor_is_a_fair_draw_of_a_sorted_file(files: Path, tmp_path: Path) -> None:
     """Bright images first: the first ones alone would be another distribution."""
-    held_out = real_images("test", 1500, SIZE)[300:]
+    held_out = fashion("test", 1500, SIZE)[300:]
     bright = held_out.float().mean(dim=(1, 2, 3)).argsort(descending=True)
     write(tmp_path / "sorted.npz", held_out[bright])
     found = measured(
@@ -149,7 +149,7 @@ def test_weights_that_somebody_named_are_not_left_out(
 def test_copies_among_the_samples_are_told(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write(tmp_path / "copies.npz", real_images("test", 30, SIZE).repeat(2, 1, 1, 1))
+    write(tmp_path / "copies.npz", fashion("test", 30, SIZE).repeat(2, 1, 1, 1))
     found = measured(
         tmp_path, "--samples", tmp_path / "copies.npz", "--reference", files / "real.npz"
     )

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from harness.evaluation import image_grid
+from harness.errors import UserError
+from harness.evaluation import image_grid, load_model
+from harness.export import task_of
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.record import RunFolder
@@ -19,6 +21,7 @@ from harness.run import DONE
 from tests.tiny import ABLATION, BASE, command, figures, prepared, wait_for
 
 ONE_SIZE = ABLATION.replace("resolution: [8, 12]", "resolution: [12]")
+HALFWAY = ONE_SIZE + "set: {train.snapshots: [0.5], evaluate.after: 0.5}\n"
 MANY = ("evaluate.samples=400", "job.sample_batch=10", "job.keep=features", "inference.steps=20")
 
 
@@ -27,10 +30,10 @@ def finish(run: RunFolder, ranks: int = 1) -> None:
     assert status == DONE, run.log_tail(30)
 
 
-def run_of(folder: Path, *changes: str) -> RunFolder:
+def run_of(folder: Path, *changes: str, text: str = ONE_SIZE) -> RunFolder:
     folder.mkdir(exist_ok=True)
     (folder / "base.yaml").write_text(BASE)
-    (folder / "tiny.yaml").write_text(ONE_SIZE)
+    (folder / "tiny.yaml").write_text(text)
     return prepared(folder, folder / "tiny.yaml", *changes)
 
 
@@ -91,6 +94,7 @@ def test_an_evaluation_leaves_its_figures_and_where_they_come_from(undisturbed: 
     }  # 400 samples, 448 dimensions
     assert "449" in result["marks"]["sfid.fashion-cnn"]
     assert result["protocol"]["labels"] == "balanced"
+    assert result["protocol"]["upsampled"] == 0
     assert result["protocol"]["extractors"]["fashion-cnn"]["patch"] == 6
     (eval_id,) = undisturbed.requests()
     influence = load_file(undisturbed.influence_file(eval_id))
@@ -129,8 +133,11 @@ def test_random_labels_and_infinite_samples(tmp_path: Path, undisturbed: RunFold
 @pytest.mark.slow
 @pytest.mark.parametrize("keep", ["nothing", "images"])
 def test_exported_images_are_the_measured_ones(tmp_path: Path, keep: str) -> None:
-    run = run_of(tmp_path, "evaluate.samples=60", f"job.keep={keep}")
+    halfway = keep == "nothing"  # then they are generated again, from the weights of then
+    text = HALFWAY if halfway else ONE_SIZE
+    run = run_of(tmp_path, "evaluate.samples=60", f"job.keep={keep}", text=text)
     finish(run)
+    assert only_result(run)["training"]["images"] == (320 if halfway else 640)
     (eval_id,) = run.requests()
     ended = command("harness.export", run.path, eval_id, "--npz", tmp_path / "a.npz")
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -161,6 +168,21 @@ def test_bad_exports_say_what_to_do(tmp_path: Path) -> None:
         assert told in ended.stderr
         assert "Traceback" not in ended.stderr
     assert not (tmp_path / "a.npz").exists()
+
+
+def test_weights_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
+    for text, remedy in (
+        (HALFWAY, "delete DONE and checkpoints/"),
+        (ONE_SIZE, "the last checkpoint has"),
+    ):
+        run = run_of(tmp_path, text=text)
+        task, _ = task_of(run.path, run.requests()[0])
+        file = run.snapshot_file(10) if text == HALFWAY else run.weights_file
+        for what, content in (("missing", None), ("damaged", b"0000")):
+            if content is not None:
+                file.write_bytes(content)
+            with pytest.raises(UserError, match=f"{file.name}: is {what}.*{remedy}"):
+                load_model(task, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

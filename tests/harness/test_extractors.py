@@ -163,7 +163,7 @@ def test_the_shipped_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     weights = tmp_path / "w.safetensors"
     moved = dataclasses.replace(known, weights=weights)
     monkeypatch.setitem(extractors.FACTS, "fashion-cnn", moved)
-    with pytest.raises(ExtractorError, match=rf"harness\.fashion_cnn --output {weights}"):
+    with pytest.raises(ExtractorError, match=rf"fashion_cnn --data \w+ --output {weights}"):
         extractors.weights_sha256("fashion-cnn")
     shutil.copy(known.weights, weights)
     assert extractors.weights_sha256("fashion-cnn") == shipped
@@ -289,8 +289,8 @@ def test_an_unknown_name_as_a_user_sees_it() -> None:
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "no feature extractor 'dino'; there are: fashion-cnn, inception-v3-compat, dinov2; "
-        "did you mean 'dinov2'?\n"
+        "no feature extractor 'dino'; there are: fashion-cnn, glyph-cnn, inception-v3-compat, "
+        "dinov2; did you mean 'dinov2'?\n"
     )
 
 

@@ -13,9 +13,9 @@ import torch_fidelity
 from torch.utils.data import Dataset
 
 from harness import extractors, fashion_cnn, features, images, metrics
-from harness.data import real_images
 from harness.dataset import DatasetError
 from harness.patches import crops
+from tests.real import fashion
 
 
 class Pictures(Dataset):
@@ -91,13 +91,13 @@ def test_patch_is_the_crops_by_number_in_the_set(model: torch.nn.Module) -> None
 def test_patches_see_the_detail_that_is_missing(model: torch.nn.Module) -> None:
     """Real images that went through half their size: further from the floor by their crops."""
     try:
-        real = real_images("train", 2000, (24, 24))
-        held_out = real_images("test", 600, (24, 24))
-        source = real_images("test", 600, (32, 32)).float()
+        real = fashion("train", 2000, (24, 24))
+        held_out = fashion("test", 600, (24, 24))
+        source = fashion("test", 600, (32, 32)).float()
     except DatasetError as error:
         pytest.skip(str(error))
     halved = images.area_resize(source, (12, 12)).round()
-    enlarged = images.upsample(halved, (24, 24)).round().clamp(0, 255).to(torch.uint8)
+    enlarged = images.resize(halved, (24, 24)).round().clamp(0, 255).to(torch.uint8)
     seen = [features.see(model, x, patch=12) for x in (real, held_out, enlarged)]
     ratio = {}
     for view in ("features", "patch"):

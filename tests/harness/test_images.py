@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness import dataset, images
+from harness import fashion_mnist, images
+from harness.facts import DatasetError
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -28,11 +29,11 @@ def pil_box(image: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
 
 def test_load_pads_the_published_images() -> None:
     try:
-        folder = dataset.find()
-    except dataset.DatasetError as error:
+        folder = fashion_mnist.find()
+    except DatasetError as error:
         pytest.skip(str(error))
     pixels, labels = images.load(folder, "test")
-    published, published_labels = dataset.read(folder, "test")
+    published, published_labels = fashion_mnist.read(folder, "test")
     assert pixels.shape == (10_000, 1, 32, 32)
     assert pixels.dtype == torch.uint8
     assert labels.dtype == torch.int64
@@ -110,7 +111,7 @@ def test_area_resize_keeps_its_size_and_refuses_to_enlarge() -> None:
         images.area_resize(image.byte(), (10, 10))
 
 
-def test_upsample_is_the_cubic_convolution_of_keys() -> None:
+def test_enlarging_is_the_cubic_convolution_of_keys() -> None:
     before, after, a = 12, 24, -0.75
     centres = (np.arange(after) + 0.5) * before / after - 0.5
     first = np.floor(centres).astype(int)
@@ -123,7 +124,41 @@ def test_upsample_is_the_cubic_convolution_of_keys() -> None:
         np.add.at(matrix, (np.arange(after), (first + tap).clip(0, before - 1)), weight)
     image = noise(before, before).double()
     expected = matrix @ image.numpy() @ matrix.T
-    np.testing.assert_allclose(images.upsample(image[None, None], (after, after))[0, 0], expected)
+    np.testing.assert_allclose(images.resize(image[None, None], (after, after))[0, 0], expected)
+
+
+def pillow(image: torch.Tensor, size: tuple[int, int], kind: str) -> np.ndarray:
+    filters = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+    return np.asarray(Image.fromarray(image.numpy()).resize(size[::-1], filters[kind]))
+
+
+@pytest.mark.parametrize("size", [(24, 36), (9, 15), (30, 7), (20, 16)])
+def test_lanczos_is_pillows(size: tuple[int, int]) -> None:
+    batch = noise(2, 3, 20, 16)
+    resized = images.resize(batch, size, "lanczos")
+    assert resized.dtype == torch.float32
+    for b, c in [(0, 0), (0, 2), (1, 1)]:
+        np.testing.assert_array_equal(resized[b, c], pillow(batch[b, c], size, "lanczos"))
+
+
+def test_bicubic_shrinks_with_antialiasing() -> None:
+    batch = noise(2, 3, 20, 16)
+    small = images.resize(batch, (9, 7), "bicubic")
+    np.testing.assert_allclose(small[1, 2], pillow(batch[1, 2], (9, 7), "bicubic"), rtol=1e-4)
+    # One axis up and one down: each as it is alone.
+    mixed = images.resize(batch, (9, 24), "bicubic")
+    torch.testing.assert_close(
+        mixed, images.resize(images.resize(batch, (20, 24)), (9, 24)), rtol=1e-5, atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("kind", ["bicubic", "lanczos"])
+def test_resize_keeps_its_size_and_does_not_see_the_batch(kind) -> None:
+    batch = noise(7, 1, 12, 16)
+    assert torch.equal(images.resize(batch, (12, 16), kind), batch)
+    for size in [(24, 24), (6, 8)]:
+        together = images.resize(batch, size, kind)
+        assert torch.equal(images.resize(batch[3:4].clone(), size, kind)[0], together[3])
 
 
 uniforms = st.lists(
@@ -189,3 +224,18 @@ def test_resize_crop_without_scale_only_resizes() -> None:
 def test_resize_crop_refuses(size, shape, max_scale: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         images.resize_crop(noise(2, 1, 32, 32), size, torch.zeros(shape), max_scale)
+
+
+def test_enlarged_images_keep_their_range_and_do_not_see_the_batch() -> None:
+    batch = noise(5, 1, 32, 32)
+    large = images.enlarge(batch, (48, 64))
+    assert large.shape == (5, 1, 48, 64)
+    assert large.min() >= 0
+    assert large.max() <= 255
+    assert torch.equal(large, images.resize(batch, (48, 64)).clamp(0, 255))
+    assert torch.equal(images.enlarge(batch[3:4].clone(), (48, 64))[0], large[3])
+    # An axis that shrinks is averaged, and only the other one enlarged.
+    mixed = images.enlarge(batch, (8, 48))
+    assert torch.equal(
+        mixed, images.resize(images.area_resize(batch, (8, 32)), (8, 48)).clamp(0, 255)
+    )

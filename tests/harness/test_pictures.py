@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import pictures
-from harness.data import real_images
+from harness.config import Data
 from harness.dataset import DatasetError, find
 from harness.errors import UserError
 from harness.npz import NpzWriter
 from harness.picture_files import PictureError, center_crop
 from harness.pictures import ImageSet, from_dataset, from_folder, from_npz, write_png_folder
+from tests.real import FASHION, fashion
 
 Pixels = NDArray[np.uint8]
 
@@ -302,7 +303,7 @@ class TestRefused:
         path = put(tmp_path, "a.png", noise(3, 4))
         images = from_folder(tmp_path)
         after(path)
-        with pytest.raises(PictureError, match=r"a.png: (was changed|cannot be read)"):
+        with pytest.raises(PictureError, match=r"a.png: (is another file|cannot be read)"):
             list(images.batches(2))
 
 
@@ -374,30 +375,40 @@ class TestDataset:
             pytest.skip(str(error))
 
     def test_is_the_fixed_subset(self) -> None:
-        images = from_dataset("fashion_mnist", "train", 30, (12, 8))
-        expected = real_images("train", 30, (12, 8)).permute(0, 2, 3, 1).numpy()
+        images = from_dataset(FASHION, "train", 30, (12, 8))
+        expected = fashion("train", 30, (12, 8)).permute(0, 2, 3, 1).numpy()
         assert np.array_equal(pixels_of(images, 7), expected)
         assert images.drawn(5).tolist() == [0, 1, 2, 3, 4]  # the order is random already
 
     def test_its_digest_names_content_split_size_and_count(self) -> None:
         sets = [("train", 30, (12, 8)), ("test", 30, (12, 8)), ("train", 31, (12, 8)),
                 ("train", 30, (8, 12)), ("train", None, (12, 8))]  # fmt: skip
-        digests = {from_dataset("fashion_mnist", *each).digest for each in sets}  # type: ignore[arg-type]
+        digests = {from_dataset(FASHION, *each).digest for each in sets}  # type: ignore[arg-type]
         assert len(digests) == len(sets)
+
+    def test_above_its_own_size_it_is_enlarged_and_says_so(self) -> None:
+        images = from_dataset(FASHION, "train", 3, (48, 48))
+        assert images.facts["upsampled"] == 1
+        assert pixels_of(images).shape == (3, 48, 48, 1)
+        assert from_dataset(FASHION, "train", 3, (32, 32)).facts["upsampled"] == 0
+
+    def test_glyphs_are_drawn_in_blocks(self) -> None:
+        images = from_dataset(Data(name="glyphs", resolution=(8, 8)), "test", 10, (12, 16))
+        assert [len(block) for block in images.batches(4)] == [4, 4, 2]
+        assert images.channels == 3
+        assert images.facts == {"crop": "drawn", "upsampled": 0, "lossy": 0}
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (("fashion-mnist", "train", 1, (8, 8)), "did you mean 'fashion_mnist'"),
-            (("fashion_mnist", "train", 60_001, (8, 8)), "it has 60000"),
-            (("fashion_mnist", "test", 10_001, (8, 8)), "it has 10000"),
-            (("fashion_mnist", "train", 0, (8, 8)), "0 images"),
-            (("fashion_mnist", "train", 10, (33, 8)), "they are 32x32"),
+            (("train", 60_001, (8, 8)), "it has 60000"),
+            (("test", 10_001, (8, 8)), "it has 10000"),
+            (("train", 0, (8, 8)), "0 images"),
         ],
     )
     def test_what_there_is_not(self, arguments: tuple[Any, ...], words: str) -> None:
         with pytest.raises(UserError, match=words):
-            from_dataset(*arguments)
+            from_dataset(FASHION, *arguments)
 
 
 class TestPngFolder:

@@ -7,10 +7,11 @@ import pytest
 from harness import plan as plans
 from harness.ablation import read_ablation
 from harness.claim import claim
+from harness.files import write_json
 from harness.grid import expand
 from harness.plan import Plan, make_plan, redo_stale
 from harness.provenance import code_id
-from harness.record import RunFolder, prepare, write_json
+from harness.record import RunFolder, prepare
 
 
 def planned(tiny: Path, outputs: Path) -> Plan:

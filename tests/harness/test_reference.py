@@ -516,6 +516,12 @@ class TestCommand:
         assert found.facts["source"] == "fashion_mnist test"
         assert found.facts["crop"] == "area"
 
+    def test_glyphs_have_their_own_extractor(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.run("--data", "glyphs", "--resolution", 12, "--count", 70) == 0
+        found = read(Path("glyphs-train-70-12x12-glyph-cnn.safetensors"))
+        assert found.facts["channels"] == 3
+        assert found.facts["crop"] == "drawn"
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
@@ -531,7 +537,12 @@ class TestCommand:
             (("--images", "pics", "--extractors", "fashion-cn"), "did you mean 'fashion-cnn'"),
             (("--data", "fashion_mnist"), "--data needs --resolution"),
             (("--data", "fashion", "--resolution", "8"), "no data set 'fashion'"),
-            (("--data", "fashion_mnist", "--resolution", "64"), "at most that"),
+            (("--data", "glyphs", "--resolution", "64", "--folder", "f"), "nothing else has one"),
+            (("--data", "image_folder", "--resolution", "8"), "needs --folder FOLDER"),
+            (
+                ("--data", "image_folder", "--folder", "pics", "--resolution", "8"),
+                "python -m harness.folder",
+            ),
         ],
     )
     def test_mistakes_are_told(

@@ -15,13 +15,31 @@ from safetensors.torch import load_file
 from harness.claim import last_attempt
 from harness.config import Job
 from harness.extractors import KINDS
+from harness.files import read_json
 from harness.launch import processes
 from harness.launch.processes import Work
-from harness.record import RunFolder, read_json
+from harness.record import RunFolder
 from harness.run import BAD_INPUT, BUSY, DONE, FAILED, STOPPED
-from tests.tiny import ABLATION, BASE, ROOT, command, figures, losses, prepared, wait_for
+from tests.tiny import (
+    ABLATION,
+    BASE,
+    ROOT,
+    command,
+    figures,
+    losses,
+    prepared,
+    wait_for,
+    weights,
+)
 
-LONG = ("train.images=6400", "job.checkpoint_every=20")  # 200 steps
+# 100 steps at 4x4, then 100 at 8x8 with a new optimizer; the averages are kept after steps 10, 100.
+STAGED = """\
+set:
+  train.stages: [{resolution: 4, images: 3200}, {resolution: 8, images: 3200, optimizer: reset}]
+  train.snapshots: [0.05, 0.5]
+"""
+OFTEN = "job.checkpoint_every=20"
+AT_THE_BORDER = "job.checkpoint_every=100"  # of the stages: the one checkpoint before the last
 
 pytestmark = pytest.mark.slow
 
@@ -38,16 +56,16 @@ def finish(run: RunFolder, ranks: int = 1) -> int:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run of 200 steps that nothing happened to."""
+    """A run of two stages of 100 steps that nothing happened to."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run = prepared(folder, _ablation(folder), *LONG)
+    run = prepared(folder, _ablation(folder), OFTEN)
     assert finish(run) == DONE, run.log_tail(30)
     return run
 
 
-def _ablation(folder: Path) -> Path:
+def _ablation(folder: Path, text: str = ABLATION + STAGED) -> Path:
     (folder / "base.yaml").write_text(BASE)
-    (folder / "tiny.yaml").write_text(ABLATION)
+    (folder / "tiny.yaml").write_text(text)
     return folder / "tiny.yaml"
 
 
@@ -58,12 +76,16 @@ def test_a_run_leaves_the_whole_record(undisturbed: RunFolder) -> None:
     assert done is not None
     assert done["images"] == 6400
     assert done["flops"] > 0
-    weights = load_file(run.weights_file)
-    assert done["parameters"] == sum(w.numel() for w in weights.values())
-    assert all(w.isfinite().all() for w in weights.values())
+    final = load_file(run.weights_file)
+    assert done["parameters"] == sum(w.numel() for w in final.values())
+    assert all(w.isfinite().all() for w in final.values())
+    assert len(set(weights(run).values())) == len(weights(run)) == 3  # with the snapshots
     assert [step for step, _ in losses(run)] == list(range(2, 201, 2))
     first, last = losses(run)[0][1], sum(loss for _, loss in losses(run)[-10:]) / 10
     assert last < first
+    lines = list(run.metrics())
+    assert [line["resolution"] for line in lines] == [[4, 4]] * 50 + [[8, 8]] * 50
+    assert lines[-1]["flops"] == done["flops"] > 2 * lines[49]["flops"]
     assert [p.name for p in run.checkpoints()] == ["step-00000200"]
     origin = read_json(run.path / "provenance" / "0001.json")
     assert origin["packages"]["deepspeed"]
@@ -75,6 +97,7 @@ def test_a_run_leaves_the_whole_record(undisturbed: RunFolder) -> None:
             f"{kind}.fashion-cnn" for kind in KINDS if "infinity" not in kind
         }
         assert result["floor"]["fid.fashion-cnn"] < result["metrics"]["fid.fashion-cnn"]
+        assert result["training"] == {key: done[key] for key in ("images", "flops", "seconds")}
         assert run.samples_file(eval_id).read_bytes().startswith(b"\x89PNG")
 
 
@@ -93,25 +116,26 @@ def test_nothing_is_done_twice(undisturbed: RunFolder) -> None:
 def test_a_stopped_run_goes_on_to_the_same_end(
     tmp_path: Path, undisturbed: RunFolder, how: signal.Signals
 ) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    killed = how == signal.SIGKILL
+    run = prepared(tmp_path, _ablation(tmp_path), AT_THE_BORDER if killed else OFTEN)
     (process,) = processes.start(Work(run.path), 1, 1)
-    wait_for(lambda: len(list(run.metrics())) >= 37)
+    wait_for(lambda: bool(run.checkpoints()) if killed else len(list(run.metrics())) >= 37)
     process.send_signal(how)
     status = process.wait(60)
-    assert status == (-9 if how == signal.SIGKILL else STOPPED)
+    assert status == (-9 if killed else STOPPED)
     assert run.done() is None
     stopped_at = int(run.checkpoints()[-1].name.removeprefix("step-"))
-    assert stopped_at % 20 == 0 if how == signal.SIGKILL else stopped_at >= 74
-    assert outcome(run) == ("None" if how == signal.SIGKILL else "interrupted")
+    assert stopped_at == 100 if killed else stopped_at >= 74
+    assert outcome(run) == ("None" if killed else "interrupted")
     assert finish(run) == DONE, run.log_tail(30)
     assert losses(run) == losses(undisturbed)
-    assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+    assert weights(run) == weights(undisturbed)
     assert figures(run) == figures(undisturbed)
 
 
 def killed_at_checkpoint(folder: Path, checkpoints: int, *changes: str) -> RunFolder:
     """A run that was killed when it had so many checkpoints."""
-    run = prepared(folder, _ablation(folder), *LONG, *changes)
+    run = prepared(folder, _ablation(folder), OFTEN, *changes)
     (process,) = processes.start(Work(run.path), 1, 1)
     wait_for(lambda: len(run.checkpoints()) == checkpoints)
     process.kill()
@@ -129,13 +153,13 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
     assert finish(run) == DONE, run.log_tail(30)
     assert f"checkpoint {newest.name} is damaged" in run.log_file.read_text()
-    assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+    assert weights(run) == weights(undisturbed)
 
 
 def test_the_only_checkpoint_damaged_in_its_optimizer_starts_over(tmp_path: Path) -> None:
     """The engine must not keep the weights of a checkpoint whose optimizer state is broken."""
     (tmp_path / "whole").mkdir()
-    whole = prepared(tmp_path / "whole", _ablation(tmp_path), *LONG, "train.zero_stage=1")
+    whole = prepared(tmp_path / "whole", _ablation(tmp_path), OFTEN, "train.zero_stage=1")
     assert finish(whole) == DONE, whole.log_tail(30)
     run = killed_at_checkpoint(tmp_path, 1, "train.zero_stage=1")
     state = next(run.checkpoints()[0].rglob("*optim_states.pt"))
@@ -144,7 +168,7 @@ def test_the_only_checkpoint_damaged_in_its_optimizer_starts_over(tmp_path: Path
     state.write_bytes(content)
     assert finish(run) == DONE, run.log_tail(30)
     assert losses(run) == losses(whole)
-    assert run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    assert weights(run) == weights(whole)
 
 
 def test_lost_weights_are_made_again_from_the_last_checkpoint(
@@ -169,13 +193,13 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs root")
     try:
-        run = prepared(small, _ablation(tmp_path), *LONG)
+        run = prepared(small, _ablation(tmp_path), OFTEN)
         assert finish(run) == FAILED
         assert outcome(run) != "failed"
         assert "no space left on the disk" in run.log_file.read_text() or not run.log_tail()
         subprocess.run(["mount", "-o", "remount,size=50m", str(small)], check=True)
         assert finish(run) == DONE, run.log_tail(30)
-        assert run.weights_file.read_bytes() == undisturbed.weights_file.read_bytes()
+        assert weights(run) == weights(undisturbed)
         assert figures(run) == figures(undisturbed)
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
@@ -216,13 +240,15 @@ def test_only_the_evaluations_asked_for_are_made(tmp_path: Path, undisturbed: Ru
 
 
 def test_two_ranks_train_and_sample_the_same(tmp_path: Path, undisturbed: RunFolder) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), *LONG, "job.ranks=2", "job.cpus=2")
+    run = prepared(tmp_path, _ablation(tmp_path), OFTEN, "job.ranks=2", "job.cpus=2")
     assert run.run_id == undisturbed.run_id
     assert finish(run, ranks=2) == DONE, run.log_tail(30)
     for (step, loss), (_, alone) in zip(losses(run), losses(undisturbed), strict=True):
         assert loss == pytest.approx(alone, rel=1e-4), step
-    weights, alone_weights = load_file(run.weights_file), load_file(undisturbed.weights_file)
-    assert all(torch.allclose(weights[n], alone_weights[n], atol=1e-4) for n in weights)
+    assert weights(run).keys() == weights(undisturbed).keys()
+    for name in weights(run):
+        shared, alone_weights = load_file(run.path / name), load_file(undisturbed.path / name)
+        assert all(torch.allclose(shared[n], alone_weights[n], atol=1e-4) for n in shared), name
     # The same weights give the same images on two ranks as on one, bit for bit.
     run.weights_file.write_bytes(undisturbed.weights_file.read_bytes())
     for eval_id in run.requests():
@@ -237,8 +263,9 @@ def test_two_ranks_train_and_sample_the_same(tmp_path: Path, undisturbed: RunFol
 def test_every_zero_stage_resumes(
     tmp_path: Path, undisturbed: RunFolder, stage: int, precision: str, ranks: int
 ) -> None:
+    at_border = ranks == 2
     changes = (
-        *LONG,
+        AT_THE_BORDER if at_border else OFTEN,
         f"train.zero_stage={stage}",
         f"train.precision={precision}",
         f"job.ranks={ranks}",
@@ -252,19 +279,25 @@ def test_every_zero_stage_resumes(
     whole, stopped = runs
     assert finish(whole, ranks) == DONE, whole.log_tail(30)
     started = processes.start(Work(stopped.path), ranks, ranks)
-    wait_for(lambda: len(list(stopped.metrics())) >= 20)
+    wait_for(
+        lambda: bool(stopped.checkpoints()) if at_border else len(list(stopped.metrics())) >= 20
+    )
     processes.stop(started)
     assert stopped.done() is None
+    if at_border:
+        for later in stopped.checkpoints()[1:]:
+            shutil.rmtree(later)
+        assert [p.name for p in stopped.checkpoints()] == ["step-00000100"]
     assert finish(stopped, ranks) == DONE, stopped.log_tail(30)
     assert losses(stopped) == losses(whole)
-    assert stopped.weights_file.read_bytes() == whole.weights_file.read_bytes()
-    if precision == "fp32":  # stages differ in bookkeeping, not in mathematics
-        weights, plain = load_file(whole.weights_file), load_file(undisturbed.weights_file)
-        assert all(torch.allclose(weights[n], plain[n], atol=2e-3) for n in weights)
+    assert weights(stopped) == weights(whole)
+    if precision == "fp32":  # ZeRO's stages differ in bookkeeping, not in mathematics
+        cut, plain = load_file(whole.weights_file), load_file(undisturbed.weights_file)
+        assert all(torch.allclose(cut[n], plain[n], atol=2e-3) for n in cut)
 
 
 def test_a_lost_rank_is_no_failure(tmp_path: Path, undisturbed: RunFolder) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    run = prepared(tmp_path, _ablation(tmp_path), OFTEN)
     started = processes.start(Work(run.path), 2, 2)
     wait_for(lambda: len(list(run.metrics())) >= 20)
     started[1].kill()
@@ -277,7 +310,7 @@ def test_a_lost_rank_is_no_failure(tmp_path: Path, undisturbed: RunFolder) -> No
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -> None:
     run = prepared(
-        tmp_path, _ablation(tmp_path), "train.learning_rate=1e30", "train.gradient_clip=0"
+        tmp_path, _ablation(tmp_path, ABLATION), "train.learning_rate=1e30", "train.gradient_clip=0"
     )
     assert finish(run) == FAILED
     attempt = last_attempt(run)
@@ -289,7 +322,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path: Path) -
 
 
 def test_two_jobs_on_one_run_do_not_both_work(tmp_path: Path) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), *LONG)
+    run = prepared(tmp_path, _ablation(tmp_path), OFTEN)
     (first,) = processes.start(Work(run.path), 1, 1)
     wait_for(lambda: last_attempt(run) is not None)
     second = command("harness.run", run.path)
@@ -300,7 +333,7 @@ def test_two_jobs_on_one_run_do_not_both_work(tmp_path: Path) -> None:
 
 
 def test_a_run_ends_when_its_launcher_is_gone(tmp_path: Path) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), "train.images=640000")
+    run = prepared(tmp_path, _ablation(tmp_path, ABLATION), "train.images=640000")
     starter = (
         "import sys, time\nfrom pathlib import Path\nfrom harness.launch import processes\n"
         f"processes.start(processes.Work(Path({str(run.path)!r})), 1, 1)\ntime.sleep(600)\n"
@@ -324,7 +357,7 @@ def test_no_run_folder_is_said(tmp_path: Path, given: str) -> None:
 
 
 def test_a_batch_that_ranks_do_not_divide_fails_plainly(tmp_path: Path) -> None:
-    run = prepared(tmp_path, _ablation(tmp_path), "train.batch=33", "train.images=66")
+    run = prepared(tmp_path, _ablation(tmp_path, ABLATION), "train.batch=33", "train.images=66")
     assert finish(run, ranks=2) == FAILED
     attempt = last_attempt(run)
     assert attempt is not None

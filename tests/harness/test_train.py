@@ -1,35 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from harness.config import Data, Model, Train, Training
+from harness.canonical import canonical_training
+from harness.checkpoint import CheckpointError
+from harness.config import Data, Model, Stage, Train, Training
 from harness.ema import Ema
-from harness.identity import canonical_training
-from harness.train import learning_rate, make_model, steps_of, training_flops
+from harness.engine import World
+from harness.record import RunFolder
+from harness.train import check_snapshots, make_model, reset, spent, training_flops
 
-
-def settings(**given: object) -> Train:
-    return Train(images=1000, batch=10, learning_rate=1.0, **given)  # type: ignore[arg-type]
-
-
-def test_the_learning_rate_rises_stays_and_falls() -> None:
-    train = settings(warmup=0.1, decay_from=0.6, final_rate=0.02)
-    assert learning_rate(train, 0) == 0
-    assert learning_rate(train, 50) == pytest.approx(0.5)
-    assert learning_rate(train, 100) == 1
-    assert learning_rate(train, 600) == 1
-    assert learning_rate(train, 800) == pytest.approx(0.51)
-    assert learning_rate(train, 1000) == pytest.approx(0.02)
-    assert learning_rate(train, 1005) == pytest.approx(0.02)  # the last, rounded-up batch
-
-
-def test_a_constant_rate() -> None:
-    train = settings(warmup=0.0, decay_from=1.0)
-    assert {learning_rate(train, images) for images in range(0, 1001, 10)} == {1.0}
-
-
-def test_images_are_rounded_up_to_whole_batches() -> None:
-    assert steps_of(Train(images=100, batch=32)) == 4
-    assert steps_of(Train(images=128, batch=32)) == 4
+ALONE = World(0, 1, torch.device("cpu"), None)
 
 
 def test_flops_grow_with_the_images_and_the_size() -> None:
@@ -39,6 +21,71 @@ def test_flops_grow_with_the_images_and_the_size() -> None:
 
     assert training_flops(made(640, 8)) == 2 * training_flops(made(320, 8))
     assert training_flops(made(640, 16)) > 4 * training_flops(made(640, 8)) * 0.9
+
+
+def staged(**train: object) -> Training:
+    """40 steps at 8x8, then 60 at 16x16."""
+    stages = (Stage(resolution=8, images=1280), Stage(resolution=16, images=1920))
+    settings = Train(images=1, batch=32, stages=stages, **train)  # type: ignore[arg-type]
+    model = Model(width=16, heads=1)
+    return canonical_training(Training(data=Data(resolution=8), train=settings, model=model))
+
+
+def test_flops_are_the_sum_of_the_stages() -> None:
+    training, model = staged(), Model(width=16, heads=1)
+
+    def alone(side: int, images: int) -> int:
+        data, train = Data(resolution=side), Train(images=images, batch=32)
+        return training_flops(canonical_training(Training(data=data, train=train, model=model)))
+
+    assert training_flops(training) == alone(8, 1280) + alone(16, 1920)
+    assert training_flops(training, 50) == alone(8, 1280) + alone(16, 320)
+    assert training_flops(training, 40) == alone(8, 1280)
+    assert training_flops(training, 0) == 0
+
+
+def test_what_a_share_of_a_training_has_cost(tmp_path: Path) -> None:
+    run, training = RunFolder(tmp_path), staged()
+    run.metrics_file.write_text(
+        '{"step": 40, "images": 1280, "images_per_second": 640}\n'  # two seconds
+        '{"step": 60, "images": 1920, "images_per_second": 64}\n'  # ten
+        '{"step": 100, "images": 3200, "images_per_second": 128}\n'  # ten
+    )
+    assert [spent(run, training, share)["seconds"] for share in (0.2, 0.4, 0.5, 0.8, 1.0)] == [
+        1, 2, 7, 17, 22,
+    ]  # fmt: skip
+    half = spent(run, training, 0.5)
+    assert (half["images"], half["flops"]) == (1600, training_flops(training, 50))
+
+
+def test_a_training_does_not_go_on_without_its_snapshots(tmp_path: Path) -> None:
+    run, training = RunFolder(tmp_path), staged(snapshots=(0.25, 0.5))
+    check_snapshots(run, training, 24, ALONE)  # before the first
+    run.snapshot_file(25).touch()
+    check_snapshots(run, training, 49, ALONE)
+    with pytest.raises(CheckpointError, match=r"weights-00000050.*missing.*--retry-failed"):
+        check_snapshots(run, training, 50, ALONE)
+
+
+def test_a_reset_optimizer_is_a_new_one() -> None:
+    torch.manual_seed(0)
+    used = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(used.parameters(), lr=0.1, fused=True)
+
+    def step(layer: torch.nn.Linear, optimizer: torch.optim.AdamW) -> torch.Tensor:
+        optimizer.zero_grad()
+        layer(torch.ones(3)).square().sum().backward()
+        optimizer.step()
+        return layer.weight.detach().clone()
+
+    for _ in range(5):
+        step(used, optimizer)
+    fresh = torch.nn.Linear(3, 2)
+    fresh.load_state_dict(used.state_dict())
+    new = torch.optim.AdamW(fresh.parameters(), lr=0.1, fused=True)
+    reset(optimizer)
+    for _ in range(3):
+        assert torch.equal(step(used, optimizer), step(fresh, new))
 
 
 def test_variants_of_one_seed_start_from_the_same_weights() -> None:

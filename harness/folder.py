@@ -1,0 +1,176 @@
+"""Make a folder of pictures a data set, by an index of its files.
+
+    python -m harness.folder FOLDER
+
+reads every file once and writes the index (`harness.folder_index`). The folder is laid out as
+FOLDER/train/CLASS/... with FOLDER/val/CLASS/... (or test), as FOLDER/CLASS/..., or has its pictures
+directly inside (one class). Without val or test, a tenth of the pictures (at most 50,000, a fixed
+draw) is held out.
+"""
+
+import argparse
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import UserError
+from harness.facts import DatasetError, Facts
+from harness.folder_index import SPLITS, Files, Header, listed, path_of, stamp, write
+from harness.picture_files import look, threads
+from harness.progress import progress as progress_bar
+
+HELD_OUT_SHARE = 10  # one in so many
+HELD_OUT_MOST = 50_000  # as many as ImageNet's validation split
+_SEED = 0  # fixed: which pictures are held out is part of the data set
+_BLOCK = 1024
+
+
+def layout(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """The places searched, and the pictures of "train" and "test", sorted, relative to `folder`.
+
+    Raises:
+        DatasetError: no pictures, other files among them, or too few to hold any out.
+    """
+    if not (folder / "train").is_dir():
+        places, names = ["."], listed(folder, ".")
+        return places, _held_out(folder, names)
+    train = listed(folder, "train")
+    for place in ("val", "test"):
+        if (folder / place).is_dir():
+            return ["train", place], {"train": train, "test": listed(folder, place)}
+    return ["train"], _held_out(folder, train)
+
+
+def _held_out(folder: Path, names: list[str]) -> dict[str, list[str]]:
+    from harness.draws import permutation  # here only: it imports torch
+
+    count = min(len(names) // HELD_OUT_SHARE, HELD_OUT_MOST)
+    if not count:
+        raise DatasetError(
+            f"{folder} has {len(names)} pictures; at least {HELD_OUT_SHARE} are needed, of which "
+            "a tenth is held out (or give it the folders train and val)"
+        )
+    test = np.zeros(len(names), bool)
+    test[permutation(_SEED, "held out", 0, len(names))[:count]] = True
+    return {
+        split: [name for name, out in zip(names, test, strict=True) if out == (split == "test")]
+        for split in SPLITS
+    }
+
+
+def classes_of(folder: Path, places: list[str], splits: dict[str, list[str]]) -> list[str]:
+    """Class names, sorted; "" alone where the pictures lie in no class folders.
+
+    Raises:
+        DatasetError: pictures beside class folders, or a held-out class that is not trained.
+    """
+    there = {split: {class_of(name, places) for name in names} for split, names in splits.items()}
+    found = sorted(there["train"] | there["test"])
+    if "" in found and len(found) > 1:
+        beside = min(n for names in splits.values() for n in names if not class_of(n, places))
+        raise DatasetError(
+            f"{folder} has pictures in class folders and beside them, such as {beside}; move these "
+            "into a class"
+        )
+    if unknown := sorted(there["test"] - there["train"]):
+        raise DatasetError(
+            f"{folder}: the class {unknown[0]!r} has held-out pictures and none to train on; give "
+            "it some, or take it out"
+        )
+    return found
+
+
+def class_of(name: str, places: list[str]) -> str:
+    """The class folder of a picture, "" where there is none."""
+    parts = name.split("/")[0 if places == ["."] else 1 :]
+    return parts[0] if len(parts) > 1 else ""
+
+
+def index(folder: Path, progress: Callable[[int], None] | None = None) -> tuple[Path, Header]:
+    """Read every picture's file and write the index; the header's file, and the header.
+
+    Args:
+        folder: absolute.
+        progress: told how many more files were read.
+
+    Raises:
+        DatasetError: see `layout` and `classes_of`.
+        picture_files.PictureError: a file that is no picture, is transparent or has 16 bits.
+    """
+    places, splits = layout(folder)
+    names = classes_of(folder, places, splits)
+    labels = {name: label for label, name in enumerate(names)}
+    shorter: Counter[int] = Counter()
+    made: dict[str, Files] = {}
+    grey = lossy = 0
+    total = hashlib.sha256(f"{len(names)} classes\n".encode())
+    with ThreadPoolExecutor(threads()) as pool:
+        for split in SPLITS:
+            files = Files([], [], [], [])
+            for start in range(0, len(splits[split]), _BLOCK):
+                part = splits[split][start : start + _BLOCK]
+                paths = [folder / name for name in part]
+                files.stamps.extend(pool.map(stamp, paths))
+                for name, seen in zip(part, pool.map(look, paths), strict=True):
+                    label = labels[class_of(name, places)]
+                    files.names.append(name)
+                    files.sha256.append(seen.sha256)
+                    files.labels.append(label)
+                    total.update(f"{split} {label} {seen.sha256}\n".encode())
+                    shorter[min(seen.size)] += 1
+                    grey, lossy = grey + seen.grey, lossy + seen.lossy
+                if progress:
+                    progress(len(part))
+            made[split] = files
+    count = shorter.total()
+    facts = Facts(
+        total.hexdigest(),
+        side=max(shorter),
+        training=len(made["train"].names),
+        held_out=len(made["test"].names),
+        channels=1 if grey == count else 3,
+        classes=len(names),
+        lossy=lossy / count,
+    )
+    header = Header(facts, names, dict(sorted(shorter.items())))
+    return write(folder, places, header, made), header
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Index a folder and say what is in it; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m harness.folder", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", metavar="FOLDER")
+    try:
+        folder = path_of(parser.parse_args(arguments).folder)
+        count = sum(map(len, layout(folder)[1].values()))
+        with progress_bar("reading pictures", count) as advance:
+            file, header = index(folder, advance)
+    except (UserError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; no index was written", file=sys.stderr)
+        return 130
+    _say(folder, file, header)
+    return 0
+
+
+def _say(folder: Path, file: Path, header: Header) -> None:
+    facts, shorter = header.facts, header.shorter
+    lengths = np.repeat(list(shorter), list(shorter.values()))
+    colour = "grey" if facts.channels == 1 else "colour"
+    print(f"{folder}\n  {facts.classes} classes, {colour}, digest {facts.digest[:16]}")
+    print(f"  {facts.training:,} pictures to train on, {facts.held_out:,} held out")
+    print(f"  shorter sides {lengths[0]} to {lengths[-1]} pixels, median {np.median(lengths):g}")
+    print(f"  {header.smaller_than(256):.1%} are smaller than 256, {facts.lossy:.1%} JPEG or WEBP")
+    print(f"  index {file}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The stages of a training: which step has which size, learning rate and optimizer. No torch.
+
+A training without `train.stages` is one stage. Each stage takes whole batches, so its images are
+rounded up; steps are counted through all of them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from harness.config import Training
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps `first` .. `end` - 1 of one stage; warmup and decay_from are shares of `images`."""
+
+    first: int
+    end: int
+    resolution: Size
+    images: int
+    learning_rate: float
+    warmup: float
+    decay_from: float
+    resets: bool  # the optimizer's state, before the first step
+
+
+def stages_of(training: Training) -> tuple[Span, ...]:
+    """The stages one after the other; what a stage leaves open is the run's."""
+    train = training.train
+
+    def span(first: int, images: int, resolution: Size, own: object, resets: bool) -> Span:
+        open_or_own = {
+            key: getattr(train, key) if getattr(own, key) is None else getattr(own, key)
+            for key in ("learning_rate", "warmup", "decay_from")
+        }
+        end = first + math.ceil(images / train.batch)
+        return Span(first, end, resolution, images, **open_or_own, resets=resets)
+
+    if not train.stages:
+        return (span(0, train.images, training.data.resolution, train, resets=False),)
+    spans: list[Span] = []
+    for stage in train.stages:
+        first = spans[-1].end if spans else 0
+        resets = first > 0 and stage.optimizer == "reset"
+        spans.append(span(first, stage.images, stage.resolution, stage, resets))
+    return tuple(spans)
+
+
+def stage_at(training: Training, step: int) -> Span:
+    """The stage of step number `step`, from 0."""
+    return next(stage for stage in stages_of(training) if step < stage.end)
+
+
+def steps_of(training: Training) -> int:
+    """Optimizer steps of the whole training."""
+    return stages_of(training)[-1].end
+
+
+def steps_until(training: Training, share: float) -> int:
+    """Steps after which this share of the training is done: at least one, all at share 1."""
+    return max(1, round(share * steps_of(training)))
+
+
+def learning_rate(training: Training, step: int) -> float:
+    """The rate of a step: linear warm-up, constant, linear decay to final_rate x peak.
+
+    Each stage has a schedule of its own over its images.
+    """
+    stage, train = stage_at(training, step), training.train
+    share = (step - stage.first) * train.batch / stage.images
+    if share < stage.warmup:
+        return stage.learning_rate * share / stage.warmup
+    if share <= stage.decay_from or stage.decay_from == 1:
+        return stage.learning_rate
+    left = (1 - share) / (1 - stage.decay_from)
+    return stage.learning_rate * (train.final_rate + (1 - train.final_rate) * max(0.0, left))
