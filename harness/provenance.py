@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 SEEING = (
-    "data", "dataset", "fashion_mnist", "glyphs", "outlines", "folder", "folder_index", "draws",
-    "images", "pictures", "picture_files", "npz", "npz_arrays", "patches", "features",
+    "data", "dataset", "facts", "fashion_mnist", "glyphs", "outlines", "folder", "folder_index",
+    "draws", "images", "pictures", "picture_files", "npz", "npz_arrays", "patches", "features",
     "fashion_cnn", "inception", "dinov2", "metrics", "reference",
 )  # fmt: skip
 MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (
-    *MEASURING, "run", "train", "stages", "engine", "objective", "diffusion", "ema", "checkpoint",
-    "sample", "solvers", "identity", "extractors", "shards", "reference_file", "evaluation",
+    *MEASURING, "run", "train", "batches", "stages", "engine", "objective", "diffusion", "ema",
+    "checkpoint", "sample", "solvers", "identity", "extractors", "shards", "reference_file",
+    "evaluation",
 )  # fmt: skip
 PACKAGES = (
     "torch", "torchvision", "deepspeed", "numpy", "scipy", "pillow", "torch-fidelity", "timm",

@@ -161,11 +161,11 @@ def prepare(
         training: `config.Training`, canonical. job: `config.Job`.
         evaluations: eval id -> `config.Evaluation`, canonical.
     """
-    if not run.exists():
-        spec = {"run_id": run.run_id, "group_id": group_id, "seed": seed}
-        write_json(run.spec_file, training_json(training) | spec)
-    else:
-        run.spec()  # refuses a folder that a newer version wrote
+    spec = training_json(training)
+    spec |= {"run_id": run.run_id, "group_id": group_id, "seed": seed}
+    # The same pictures may have moved to another folder.
+    if not run.exists() or run.spec()["config"]["data"] != spec["config"]["data"]:
+        write_json(run.spec_file, spec)
     write_json(run.path / "job.json", job.model_dump(mode="json"))
     for eval_id, evaluation in evaluations.items():
         if not run.request_file(eval_id).exists():

@@ -81,7 +81,7 @@ def parse_value(text: str, where: str) -> Value:
     node = _compose(text, where)
     if node is None:
         return Value(None, where)
-    return Value(plain(_Builder(where).value(node, ())), where)
+    return Value(_Builder(where).value(node, ()).data, where)
 
 
 def plain(value: object) -> object:

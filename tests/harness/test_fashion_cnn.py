@@ -94,8 +94,8 @@ def test_the_shipped_weights_are_those_that_results_name() -> None:
     assert GLYPH_WEIGHTS.stat().st_size < 800_000
 
 
-# On all 10,000: GLYPH_ACCURACY at 12, 16, 24, 32, 48, 64.
-@pytest.mark.parametrize(("size", "bound"), [(12, 0.5), (64, 0.5)])
+# On all 10,000: 0.951, 0.985, 0.991, 0.990, 0.991, 0.991 at 12, 16, 24, 32, 48, 64.
+@pytest.mark.parametrize(("size", "bound"), [(12, 0.92), (24, 0.97), (64, 0.97)])
 def test_accuracy_on_880_held_out_glyphs(size: int, bound: float) -> None:
     model = fashion_cnn.load(GLYPH_WEIGHTS)
     labels = torch.arange(880) % 44

@@ -62,6 +62,9 @@ def test_images_are_multiples_of_what_lies_below(grid_of: Made) -> None:
     text += "{resolution: 2x, images: 1x}]\n"
     train = grid_of(text).cells[0].training.train
     assert [stage.images for stage in train.stages] == [160, 320]  # the base has 640
+    kept = grid_of("", "train.snapshots=[0.5, 0.25]", "train.stages=[{resolution: 1x, images: 2x}]")
+    assert kept.cells[0].training.train.snapshots == (0.25, 0.5)
+    assert kept.cells[0].training.train.images == 1280
     longer = grid_of(text, "train.images=3x").cells[0].training.train
     assert [stage.images for stage in longer.stages] == [480, 960]  # of 0.5 x 640 x 3
 

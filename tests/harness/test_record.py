@@ -30,6 +30,15 @@ def test_a_folder_is_prepared_once(tmp_path: Path, tiny: Path) -> None:
     assert run.spec()["config"]["data"]["resolution"] == [8, 8]
 
 
+def test_pictures_that_moved_are_read_where_they_are(tmp_path: Path, tiny: Path) -> None:
+    run = prepared(tmp_path, tiny)
+    spec = run.spec()
+    moved = spec | {"config": spec["config"] | {"data": spec["config"]["data"] | {"folder": "old"}}}
+    write_json(run.spec_file, moved)
+    prepared(tmp_path, tiny)
+    assert run.spec() == spec
+
+
 def test_what_a_newer_version_wrote_is_refused(tmp_path: Path, tiny: Path) -> None:
     run = prepared(tmp_path, tiny)
     spec = run.spec() | {"format": FORMAT + 1}
