@@ -7,6 +7,7 @@ What turns a file's values into it is in `harness.settings`.
 `python -m harness.config` prints every key with its meaning.
 """
 
+import os
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -36,7 +37,7 @@ class Data(Section):
     name: Annotated[str, one_of(("fashion_mnist", "glyphs", "image_folder"))] = Field(
         "fashion_mnist", description="data set; its content's digest is checked when it is read"
     )
-    folder: Annotated[str, Field(min_length=1)] | None = Field(
+    folder: Annotated[str, Field(min_length=1), AfterValidator(os.path.abspath)] | None = Field(
         None,
         description="pictures of an image_folder; `python -m harness.folder FOLDER` indexes them "
         "once",

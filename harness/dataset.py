@@ -12,9 +12,8 @@ import sys
 from harness import fashion_mnist, folder_index, glyphs
 from harness.config import Data
 from harness.facts import DatasetError, Facts
-from harness.fashion_mnist import find
 
-__all__ = ["NAMES", "DatasetError", "Facts", "check", "facts", "find", "upsampled"]
+__all__ = ["NAMES", "DatasetError", "Facts", "check", "facts", "upsampled"]
 
 NAMES = ("fashion_mnist", "glyphs", "image_folder")
 
@@ -53,7 +52,7 @@ def check(data: Data) -> None:
         DatasetError: it is not, or it is another; the message says what to do.
     """
     if data.name == "fashion_mnist":
-        find()
+        fashion_mnist.find()
     elif data.name == "glyphs":
         glyphs.check()
     else:

@@ -189,7 +189,7 @@ def remedy(name: str) -> str:
         data = {"fashion-cnn": "fashion_mnist", "glyph-cnn": "glyphs"}[name]
         return (
             "they ship with the project: restore the file from there, or make new ones with "
-            f"python -m harness.fashion_cnn --data {data} --output {known.weights}"
+            f"python -m harness.small_cnn --data {data} --output {known.weights}"
         )
     return (
         f"python -m harness.extractors {name} downloads them, or get {known.file_name} from "

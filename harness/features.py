@@ -14,7 +14,7 @@ from torch_fidelity import register_feature_extractor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
-from harness import dinov2, extractors, fashion_cnn, inception
+from harness import dinov2, extractors, inception, small_cnn
 from harness.errors import UserError, got, short
 from harness.patches import crops
 
@@ -22,8 +22,8 @@ from harness.patches import crops
 # to a dict of float32 `features` [B, D] and, where it has them, `logits` [B, K] and `spatial`
 # [B, S].
 LOADERS: dict[str, Callable[[Path], nn.Module]] = {
-    "fashion-cnn": fashion_cnn.load,
-    "glyph-cnn": fashion_cnn.load,
+    "fashion-cnn": small_cnn.load,
+    "glyph-cnn": small_cnn.load,
     "inception-v3-compat": inception.load,
     "dinov2": dinov2.load,
 }
@@ -124,7 +124,7 @@ class FashionCNNExtractor(FeatureExtractorBase):
     ) -> None:
         super().__init__(name, features_list)
         path = feature_extractor_weights_path or extractors.weights_file("fashion-cnn")
-        self.model = fashion_cnn.load(Path(path))
+        self.model = small_cnn.load(Path(path))
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:

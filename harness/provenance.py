@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SEEING = (
     "data", "dataset", "facts", "fashion_mnist", "glyphs", "outlines", "folder", "folder_index",
     "draws", "images", "pictures", "picture_files", "npz", "npz_arrays", "patches", "features",
-    "fashion_cnn", "inception", "dinov2", "metrics", "reference",
+    "small_cnn", "inception", "dinov2", "metrics", "reference",
 )  # fmt: skip
 MEASURING = (*SEEING, "neighbours", "uncertainty", "measure")
 EXECUTED = (
@@ -30,7 +30,7 @@ EXECUTED = (
 )  # fmt: skip
 PACKAGES = (
     "torch", "torchvision", "deepspeed", "numpy", "scipy", "pillow", "torch-fidelity", "timm",
-    "safetensors", "ray",
+    "safetensors", "ray", "matplotlib", "shapely",
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from rich.markup import escape
 from harness.ablation import read_ablation
 from harness.claim import ask_to_stop, last_attempt
 from harness.config import Job
-from harness.dataset import find as find_data
+from harness.dataset import check as check_data
 from harness.errors import UserError
 from harness.files import read_json, write_json
 from harness.grid import Grid, expand, to_json
@@ -111,7 +111,9 @@ def sweep(options: argparse.Namespace) -> int:
     record = to_json(whole)
     write_json(outputs / "ablations" / f"{ablation.name}.json", record)
     if _todo(plan, options.retry_failed, set()):
-        find_data()  # a missing data set is said once, here, and not by every run
+        used = {(d.name, d.folder): d for d in (cell.training.data for cell in grid.cells)}
+        for data in used.values():
+            check_data(data)  # a missing data set is said once, here, and not by every run
         started = time.monotonic()
         with _tracker(ablation.name, outputs, options.no_track):
             plan = _work(plan, options, console)

@@ -163,7 +163,7 @@ def test_the_shipped_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     weights = tmp_path / "w.safetensors"
     moved = dataclasses.replace(known, weights=weights)
     monkeypatch.setitem(extractors.FACTS, "fashion-cnn", moved)
-    with pytest.raises(ExtractorError, match=rf"fashion_cnn --data \w+ --output {weights}"):
+    with pytest.raises(ExtractorError, match=rf"small_cnn --data \w+ --output {weights}"):
         extractors.weights_sha256("fashion-cnn")
     shutil.copy(known.weights, weights)
     assert extractors.weights_sha256("fashion-cnn") == shipped

@@ -12,7 +12,7 @@ import torch
 import torch_fidelity
 from torch.utils.data import Dataset
 
-from harness import extractors, fashion_cnn, features, images, metrics
+from harness import extractors, features, images, metrics, small_cnn
 from harness.dataset import DatasetError
 from harness.patches import crops
 from tests.real import fashion
@@ -68,7 +68,7 @@ def test_same_values_as_torch_fidelity(model: torch.nn.Module) -> None:
 
 def test_see_is_the_model_in_batches(model: torch.nn.Module) -> None:
     pictures = blobs(50, 2, 1.0)
-    expected = fashion_cnn.load(extractors.facts("fashion-cnn").weights)(pictures)
+    expected = small_cnn.load(extractors.facts("fashion-cnn").weights)(pictures)
     for batch in (1, 7, 256):
         seen = features.see(model, pictures, batch=batch)
         assert seen.keys() == expected.keys()
@@ -128,7 +128,7 @@ def test_facts_are_true(model: torch.nn.Module) -> None:
         "patch": (2, known.features),
     }
     assert all(values.dtype == torch.float32 for values in seen.values())
-    assert known.side == fashion_cnn.INPUT_SIZE
+    assert known.side == small_cnn.INPUT_SIZE
     seen["features"].requires_grad_().sum().backward()  # no tensor of inference mode gets out
 
 

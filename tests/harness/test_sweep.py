@@ -228,7 +228,7 @@ def test_misuse_ends_with_status_2_and_a_message(
 
 def test_a_missing_data_set_is_said_before_anything_starts(tiny: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, harness.dataset as d; from pathlib import Path\n"
+        "import sys, harness.fashion_mnist as d; from pathlib import Path\n"
         "d.PROJECT_FOLDER = d.DEBIAN_FOLDER = Path('/nowhere')\n"
         "from harness.sweep import main; sys.exit(main(sys.argv[1:]))"
     )

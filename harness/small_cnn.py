@@ -1,7 +1,7 @@
 """The small classifiers whose features measure Fashion-MNIST and the glyphs, and their training.
 
-    python -m harness.fashion_cnn --output harness/assets/fashion-cnn.safetensors [--seed 0]
-    python -m harness.fashion_cnn --data glyphs --output harness/assets/glyph-cnn.safetensors
+    python -m harness.small_cnn --output harness/assets/fashion-cnn.safetensors [--seed 0]
+    python -m harness.small_cnn --data glyphs --output harness/assets/glyph-cnn.safetensors
 
 train one on the training split alone. The same command on the same machine and torch gives the same
 bytes: one thread, all draws from generators seeded by --seed. Another machine may round differently

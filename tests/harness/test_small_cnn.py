@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from harness import extractors, fashion_cnn, fashion_mnist, glyphs, images
+from harness import extractors, fashion_mnist, glyphs, images, small_cnn
 from harness.facts import DatasetError
 
 WEIGHTS = extractors.facts("fashion-cnn").weights
@@ -16,8 +16,8 @@ GLYPH_WEIGHTS = extractors.facts("glyph-cnn").weights
 
 
 @pytest.fixture(scope="module")
-def model() -> fashion_cnn.SmallCNN:
-    return fashion_cnn.load(WEIGHTS)
+def model() -> small_cnn.SmallCNN:
+    return small_cnn.load(WEIGHTS)
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +38,24 @@ def pictures(count: int, size: tuple[int, int] = (24, 24), seed: int = 0) -> tor
 @pytest.mark.parametrize(("size", "bound"), [(12, 0.80), (16, 0.84), (24, 0.90)])
 def test_accuracy_on_2000_test_images(model, test_split, size: int, bound: float) -> None:
     pixels, labels = test_split
-    held_out = fashion_cnn.area_averages(pixels)
-    assert fashion_cnn.accuracy(model, held_out, labels[:2000], size) >= bound
+    held_out = small_cnn.area_averages(pixels)
+    assert small_cnn.accuracy(model, held_out, labels[:2000], size) >= bound
 
 
 def test_accuracy_on_the_whole_test_split(model, test_split) -> None:
     pixels, labels = test_split
-    held_out = fashion_cnn.area_averages(pixels)
-    assert fashion_cnn.accuracy(model, held_out, labels, size=32) >= 0.90
+    held_out = small_cnn.area_averages(pixels)
+    assert small_cnn.accuracy(model, held_out, labels, size=32) >= 0.90
 
 
 def test_accuracy_is_the_share_of_right_labels(model, test_split) -> None:
     pixels, labels = test_split[0][:600], test_split[1][:600]
-    held_out = fashion_cnn.area_averages(pixels)
-    right = fashion_cnn.accuracy(model, held_out, labels, 32)
+    held_out = small_cnn.area_averages(pixels)
+    right = small_cnn.accuracy(model, held_out, labels, 32)
     predicted = model(pixels)["logits"].argmax(1)
     assert right == pytest.approx((predicted == labels).double().mean().item())
-    assert fashion_cnn.accuracy(model, held_out, predicted, 32) == 1
-    assert fashion_cnn.accuracy(model, held_out, (predicted + 1) % 10, 32) == 0
+    assert small_cnn.accuracy(model, held_out, predicted, 32) == 1
+    assert small_cnn.accuracy(model, held_out, (predicted + 1) % 10, 32) == 0
 
 
 def test_shapes_types_and_size_on_disk(model) -> None:
@@ -97,13 +97,13 @@ def test_the_shipped_weights_are_those_that_results_name() -> None:
 # On all 10,000: 0.951, 0.985, 0.991, 0.990, 0.991, 0.991 at 12, 16, 24, 32, 48, 64.
 @pytest.mark.parametrize(("size", "bound"), [(12, 0.92), (24, 0.97), (64, 0.97)])
 def test_accuracy_on_880_held_out_glyphs(size: int, bound: float) -> None:
-    model = fashion_cnn.load(GLYPH_WEIGHTS)
+    model = small_cnn.load(GLYPH_WEIGHTS)
     labels = torch.arange(880) % 44
-    assert fashion_cnn.accuracy(model, fashion_cnn.held_out_glyphs, labels, size) >= bound
+    assert small_cnn.accuracy(model, small_cnn.held_out_glyphs, labels, size) >= bound
 
 
 def test_glyph_cnn_sees_colour_and_takes_grey_as_three_equal_channels() -> None:
-    model = fashion_cnn.load(GLYPH_WEIGHTS)
+    model = small_cnn.load(GLYPH_WEIGHTS)
     grey = pictures(2)
     seen = model(grey)
     assert {view: tuple(values.shape) for view, values in seen.items()} == {
@@ -148,8 +148,8 @@ def test_training_repeats_and_depends_on_the_seed() -> None:
     pixels, labels = pictures(256, (32, 32)), torch.arange(256) % 10
 
     def weights(seed: int) -> dict[str, torch.Tensor]:
-        batches = fashion_cnn.fashion_batches(pixels)
-        return fashion_cnn.train(batches, labels, seed, 1, 1, 10).state_dict()
+        batches = small_cnn.fashion_batches(pixels)
+        return small_cnn.train(batches, labels, seed, 1, 1, 10).state_dict()
 
     first, again, other = weights(0), weights(0), weights(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -160,8 +160,8 @@ def test_training_learns() -> None:
     # Two classes that differ in brightness alone.
     labels = torch.arange(256) % 2
     pixels = (pictures(256, (32, 32)) // 2) + (labels * 120).to(torch.uint8)[:, None, None, None]
-    model = fashion_cnn.train(fashion_cnn.fashion_batches(pixels), labels, 0, 3, 1, 2)
-    assert fashion_cnn.accuracy(model, fashion_cnn.area_averages(pixels), labels, 16) > 0.95
+    model = small_cnn.train(small_cnn.fashion_batches(pixels), labels, 0, 3, 1, 2)
+    assert small_cnn.accuracy(model, small_cnn.area_averages(pixels), labels, 16) > 0.95
 
 
 def test_command_writes_the_same_bytes_again(
@@ -173,7 +173,7 @@ def test_command_writes_the_same_bytes_again(
     try:
         for name in ("a", "b"):
             path = tmp_path / "new" / f"{name}.safetensors"
-            assert fashion_cnn.main(["--output", str(path), "--seed", "3"]) == 0
+            assert small_cnn.main(["--output", str(path), "--seed", "3"]) == 0
     finally:
         torch.set_num_threads(threads)
     written = sorted((tmp_path / "new").iterdir())
@@ -187,7 +187,7 @@ def test_command_writes_the_same_bytes_again(
 def test_command_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     threads = torch.get_num_threads()
     try:
-        code = fashion_cnn.main(["--output", str(tmp_path / "w"), "--folder", str(tmp_path / "no")])
+        code = small_cnn.main(["--output", str(tmp_path / "w"), "--folder", str(tmp_path / "no")])
     finally:
         torch.set_num_threads(threads)
     assert code == 2
