@@ -17,8 +17,9 @@ from PIL import Image
 
 from harness import pictures
 from harness.config import Data
-from harness.dataset import DatasetError, find
+from harness.dataset import DatasetError
 from harness.errors import UserError
+from harness.fashion_mnist import find
 from harness.npz import NpzWriter
 from harness.picture_files import PictureError, center_crop
 from harness.pictures import ImageSet, from_dataset, from_folder, from_npz, write_png_folder

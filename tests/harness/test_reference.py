@@ -15,7 +15,8 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from harness import extractors, features, pictures, reference
-from harness.dataset import DatasetError, find
+from harness.dataset import DatasetError
+from harness.fashion_mnist import find
 from harness.npz import NpzBatch, NpzWriter
 from harness.npz_arrays import file_sha256, write_arrays
 from harness.pictures import ImageSet, from_npz, write_png_folder
