@@ -12,7 +12,7 @@ import pytest
 
 from harness.claim import last_attempt
 from harness.record import RunFolder, run_folder
-from tests.tiny import ROOT, Write, command, figures, losses, wait_for
+from tests.tiny import ROOT, command, figures, losses, wait_for
 
 LONG = ("train.images=19200", "job.checkpoint_every=20")
 
