@@ -1,5 +1,6 @@
 """The canonical form: two configurations that lead to the same computation are written alike."""
 
+import math
 from functools import lru_cache
 
 from harness.combinations import (
@@ -17,8 +18,13 @@ from models import names
 
 # Axial RoPE and RoPE-Mixed's start of rope-vit; DiT's sin-cos; without an effect elsewhere.
 THETA = {"rope": 100.0, "rope-mixed": 10.0, "sincos": 10_000.0, "learned": 100.0, "none": 100.0}
-# Samplers that show contiguous positions while training: these are placed so at inference too.
-CONTIGUOUS = ("consecutive", "shift", "rescale", "jitter")
+# Where positions lie at inference if nothing is said: as training showed them.
+PLACEMENT = {
+    "consecutive": "contiguous",
+    "shift": "contiguous",
+    "rescale": "centred",
+    "jitter": "centred",
+}
 
 
 def canonical_training(training: Training) -> Training:
@@ -119,8 +125,8 @@ def _canonical_evaluation(
         inference = inference.model_copy(update={"resize": "none"})
     solver = inference.solver or SOLVERS[objective.kind][0]
     if inference.placement is None:
-        spans = positions.sampler in CONTIGUOUS
-        inference = inference.model_copy(update={"placement": "contiguous" if spans else "even"})
+        usual = PLACEMENT.get(positions.sampler, "even")
+        inference = inference.model_copy(update={"placement": usual})
     evaluation = evaluation.model_copy(update={"inference": inference})
     check_sampling(data, model, positions, objective, evaluation)
     check_measuring(data, evaluation)
@@ -134,24 +140,31 @@ def _canonical_evaluation(
     fills = grid == lengths and (placement != "random" or positions.sampler in names.PLAIN_AT_ONE)
     if fills or model.encoding == "none":
         placement = "contiguous"
-    beyond = placement in ("contiguous", "centred") and (
-        grid[0] > lengths[0] or grid[1] > lengths[1]
-    )
+    beyond = placement not in names.COMPRESSING and (grid[0] > lengths[0] or grid[1] > lengths[1])
     if not beyond or model.encoding == "none":
         law = "extrapolate"
     alike = grid[0] * lengths[1] == grid[1] * lengths[0]
+    tokens, trained_tokens = math.prod(grid), math.prod(trained)
     attention_scale = inference.attention_scale
+    if attention_scale == "log-clamped" and tokens > trained_tokens:
+        attention_scale = "log"
     # The yarn temperature sees the law's factor; FiTv2's code is not 1 at the training size.
-    if (grid == trained and attention_scale != "fitv2-code") or (
-        attention_scale == "yarn" and not beyond
-    ):
+    neutral = {
+        "yarn": not beyond,
+        "log": tokens == trained_tokens,
+        "sqrt-log": tokens == trained_tokens,
+        "log-clamped": tokens <= trained_tokens,
+    }
+    if neutral.get(attention_scale):
         attention_scale = "none"
     if law == "ei":
         law_scale = "per_axis"  # a table is resized to the grid
     elif law == "extrapolate" or alike:
         law_scale = "shared"
     shift = inference.timestep_shift
-    if shift == 1 or (shift == "sd3" and grid == trained):
+    if shift == "sd3":
+        shift = math.sqrt(tokens / trained_tokens)
+    if shift == 1:
         shift = "none"
     larger = generated[0] > data.resolution[0] or generated[1] > data.resolution[1]
     channels = inference.guidance_channels
@@ -172,7 +185,7 @@ def _canonical_evaluation(
             "solver": solver,
         }
     )
-    usual = {patch_side(name, resolution) for name in evaluate.extractors}
-    if usual == {evaluate.patch_size}:
+    sides = {patch_side(name, resolution) for name in evaluate.extractors}
+    if sides == {evaluate.patch_size}:
         evaluate = evaluate.model_copy(update={"patch_size": None})
     return evaluation.model_copy(update={"inference": inference, "evaluate": evaluate})

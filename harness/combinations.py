@@ -1,5 +1,6 @@
 """Combinations of values that are each allowed but not together, refused with what to change."""
 
+from harness import extractors
 from harness.config import Data, Evaluation, Model, Objective, Positions, Training
 from harness.dataset import facts
 from harness.errors import UserError
@@ -56,7 +57,7 @@ def check_training(training: Training) -> None:
             f"positions.granularity layer does not exist for model.encoding {model.encoding}, "
             "whose code is added once; use sample or batch"
         )
-    for key, resolution in stages:
+    for key, resolution in stages if model.encoding != "none" else ():
         grid, lengths = grid_of(resolution, patch), position_lengths(training)
         if grid[0] > lengths[0] or grid[1] > lengths[1]:
             raise CombinationError(
@@ -64,6 +65,12 @@ def check_training(training: Training) -> None:
                 f"{_size(lengths)} (range multiplier x the last stage's); widen "
                 "positions.range_multiplier, with a sampler other than consecutive"
             )
+    sizes = [resolution for _, resolution in stages] or [data.resolution]
+    if training.augmentation.kind == "resize_crop" and all(min(s) >= side for s in sizes):
+        raise CombinationError(
+            f"augmentation.kind resize_crop has nothing to crop at {_size(sizes[-1])}: "
+            f"{data.name}'s images are {side}x{side}; train smaller, or set none"
+        )
     _check_lengths(training)
 
 
@@ -211,6 +218,14 @@ def check_measuring(data: Data, evaluation: Evaluation) -> None:
     """
     evaluate, resolution = evaluation.evaluate, evaluation.evaluate.resolution
     known = facts(data)
+    for name in evaluate.extractors:
+        of = extractors.facts(name).data
+        if data.name != "image_folder" and of not in (None, data.name):  # these have their own
+            right = [n for n, own in extractors.FACTS.items() if own.data == data.name]
+            raise CombinationError(
+                f"evaluate.extractors {name} knows {of} only, the data are {data.name}; set "
+                f"evaluate.extractors: {', '.join(right)}, or take --base base/{data.name}.yaml"
+            )
     if evaluate.patch_size is not None and evaluate.patch_size > min(resolution):
         raise CombinationError(
             f"evaluate.patch_size {evaluate.patch_size} does not fit into evaluate.resolution "

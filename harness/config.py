@@ -114,13 +114,12 @@ class Objective(Section):
     )
     precondition: bool = Field(
         True,
-        description="add the best linear guess of the velocity (EDM's skip, for velocities); "
-        "flow only",
+        description="add a linear guess of the velocity (EDM's skip, for velocities); flow only",
     )
     data_variance: Annotated[float, Field(gt=0, le=1)] = Field(
         0.45,
-        description="variance of the data's pixels in -1..1 that the guess supposes; 0.45 is "
-        "Fashion-MNIST's",
+        description="second moment of the pixels in -1..1 that the guess supposes; any value is "
+        "right, the true one is best",
     )
     label_dropout: Fraction = Field(0.1, description="share of labels replaced by the null label")
 
@@ -206,7 +205,7 @@ class Inference(Section):
     placement: Annotated[str, one_of(names.PLACEMENTS)] | None = Field(
         None,
         description="where positions lie in the trained range; null: contiguous for the samplers "
-        "consecutive, shift, rescale and jitter, even for the others",
+        "consecutive and shift, centred for rescale and jitter, even for the others",
     )
     draws: Annotated[Positive, Field(le=1000)] = Field(
         1, description="placement random: draws over which each prediction is averaged"

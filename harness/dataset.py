@@ -30,16 +30,13 @@ def facts(data: Data) -> Facts:
 
 
 def upsampled(data: Data, size: tuple[int, int]) -> float:
-    """Share (0..1) of a data set's images that have to be enlarged for `size` (h, w).
-
-    Of a folder's pictures exactly for a square; else those whose shorter side is below the longer
-    one of `size`, which is at least the true share.
+    """Share (0..1) of a data set's images with a side below `size` (h, w), which are enlarged.
 
     Raises:
         DatasetError: as `facts`.
     """
     if data.name == "image_folder":
-        return folder_index.header(folder_index.path_of(data.folder)).smaller_than(max(size))
+        return folder_index.header(folder_index.path_of(data.folder)).smaller_than(size)
     if data.name == "fashion_mnist":
         return float(max(size) > fashion_mnist.FACTS.side)
     return 0.0  # glyphs are drawn at any size

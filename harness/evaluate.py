@@ -181,7 +181,7 @@ def _extractors(
         extractors.weights_sha256(extractors.STANDARD)  # whose statistics the file carries
     there, left_out = [], []
     for name in extractors.FACTS:
-        if name == "glyph-cnn":  # of glyphs, and of use for nothing else
+        if extractors.facts(name).data == "glyphs":  # of use for nothing else
             continue
         try:
             extractors.weights_sha256(name)

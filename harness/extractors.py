@@ -54,6 +54,7 @@ class Facts:
     classes: int  # width of the logits; 0: it has none
     spatial: int  # width of the flattened spatial map; 0: it has none
     side: int  # the square, in pixels, that it resizes every image to
+    data: str | None = None  # the one data set that it was trained on, if it knows no other
 
 
 FACTS = {
@@ -67,6 +68,7 @@ FACTS = {
         classes=10,
         spatial=448,
         side=32,
+        data="fashion_mnist",
     ),
     "glyph-cnn": Facts(
         weights=ASSETS / "glyph-cnn.safetensors",
@@ -78,6 +80,7 @@ FACTS = {
         classes=44,
         spatial=448,
         side=32,
+        data="glyphs",
     ),
     "inception-v3-compat": Facts(
         weights=None,

@@ -2,10 +2,11 @@
 
     python -m harness.folder FOLDER
 
-reads every file once and writes the index (`harness.folder_index`). The folder is laid out as
-FOLDER/train/CLASS/... with FOLDER/val/CLASS/... (or test), as FOLDER/CLASS/..., or has its pictures
-directly inside (one class). Without val or test, a tenth of the pictures (at most 50,000, a fixed
-draw) is held out.
+decodes every picture once and writes the index (`harness.folder_index`); --quick reads the files
+without decoding them, so that a broken one is only found in use. The folder is laid out as
+FOLDER/train/CLASS/... with FOLDER/val/CLASS/... (or validation, valid, test: the first there is),
+as FOLDER/CLASS/..., or has its pictures directly inside (one class). Without any of those, a tenth
+of the pictures (at most 50,000, a fixed draw) is held out.
 """
 
 import argparse
@@ -14,16 +15,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from harness.errors import UserError
 from harness.facts import DatasetError, Facts
-from harness.folder_index import SPLITS, Files, Header, listed, path_of, stamp, write
-from harness.picture_files import look, threads
+from harness.folder_index import SPLITS, Files, Header, listed, path_of, pictures, stamp, write
+from harness.picture_files import Size, look, threads
 from harness.progress import progress as progress_bar
 
+HELD_OUT = ("val", "validation", "valid", "test")  # the first of these that is there
 HELD_OUT_SHARE = 10  # one in so many
 HELD_OUT_MOST = 50_000  # as many as ImageNet's validation split
 _SEED = 0  # fixed: which pictures are held out is part of the data set
@@ -40,7 +43,7 @@ def layout(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         places, names = ["."], listed(folder, ".")
         return places, _held_out(folder, names)
     train = listed(folder, "train")
-    for place in ("val", "test"):
+    for place in HELD_OUT:
         if (folder / place).is_dir():
             return ["train", place], {"train": train, "test": listed(folder, place)}
     return ["train"], _held_out(folder, train)
@@ -52,7 +55,7 @@ def _held_out(folder: Path, names: list[str]) -> dict[str, list[str]]:
     count = min(len(names) // HELD_OUT_SHARE, HELD_OUT_MOST)
     if not count:
         raise DatasetError(
-            f"{folder} has {len(names)} pictures; at least {HELD_OUT_SHARE} are needed, of which "
+            f"{folder} has {pictures(len(names))}; at least {HELD_OUT_SHARE} are needed, of which "
             "a tenth is held out (or give it the folders train and val)"
         )
     test = np.zeros(len(names), bool)
@@ -91,21 +94,25 @@ def class_of(name: str, places: list[str]) -> str:
     return parts[0] if len(parts) > 1 else ""
 
 
-def index(folder: Path, progress: Callable[[int], None] | None = None) -> tuple[Path, Header]:
+def index(
+    folder: Path, progress: Callable[[int], None] | None = None, quick: bool = False
+) -> tuple[Path, Header]:
     """Read every picture's file and write the index; the header's file, and the header.
 
     Args:
         folder: absolute.
         progress: told how many more files were read.
+        quick: no picture is decoded, so that a broken one is only found in use.
 
     Raises:
         DatasetError: see `layout` and `classes_of`.
-        picture_files.PictureError: a file that is no picture, is transparent or has 16 bits.
+        picture_files.PictureError: a file that is no picture, is broken, transparent or has 16 bits.
     """
     places, splits = layout(folder)
     names = classes_of(folder, places, splits)
     labels = {name: label for label, name in enumerate(names)}
-    shorter: Counter[int] = Counter()
+    sizes: Counter[Size] = Counter()
+    see = partial(look, decode=not quick)
     made: dict[str, Files] = {}
     grey = lossy = 0
     total = hashlib.sha256(f"{len(names)} classes\n".encode())
@@ -116,28 +123,29 @@ def index(folder: Path, progress: Callable[[int], None] | None = None) -> tuple[
                 part = splits[split][start : start + _BLOCK]
                 paths = [folder / name for name in part]
                 files.stamps.extend(pool.map(stamp, paths))
-                for name, seen in zip(part, pool.map(look, paths), strict=True):
+                for name, seen in zip(part, pool.map(see, paths), strict=True):
                     label = labels[class_of(name, places)]
                     files.names.append(name)
                     files.sha256.append(seen.sha256)
                     files.labels.append(label)
                     total.update(f"{split} {label} {seen.sha256}\n".encode())
-                    shorter[min(seen.size)] += 1
+                    sizes[seen.size] += 1
                     grey, lossy = grey + seen.grey, lossy + seen.lossy
                 if progress:
                     progress(len(part))
             made[split] = files
-    count = shorter.total()
+    count = sizes.total()
     facts = Facts(
         total.hexdigest(),
-        side=max(shorter),
+        side=max(map(min, sizes)),
         training=len(made["train"].names),
         held_out=len(made["test"].names),
         channels=1 if grey == count else 3,
         classes=len(names),
         lossy=lossy / count,
     )
-    header = Header(facts, names, dict(sorted(shorter.items())))
+    table = np.array([(*size, each) for size, each in sorted(sizes.items())])
+    header = Header(facts, names, table)
     return write(folder, places, header, made), header
 
 
@@ -146,29 +154,53 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.folder", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("--quick", action="store_true", help="decode no picture")
+    given = parser.parse_args(arguments)
     try:
-        folder = path_of(parser.parse_args(arguments).folder)
-        count = sum(map(len, layout(folder)[1].values()))
-        with progress_bar("reading pictures", count) as advance:
-            file, header = index(folder, advance)
+        folder = path_of(given.folder)
+        places, splits = layout(folder)
+        with progress_bar("reading pictures", sum(map(len, splits.values()))) as advance:
+            file, header = index(folder, advance, given.quick)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; no index was written", file=sys.stderr)
         return 130
-    _say(folder, file, header)
+    _say(folder, places, file, header)
     return 0
 
 
-def _say(folder: Path, file: Path, header: Header) -> None:
-    facts, shorter = header.facts, header.shorter
-    lengths = np.repeat(list(shorter), list(shorter.values()))
+def passed_over(folder: Path, places: list[str]) -> list[str]:
+    """Folders beside the `places` searched, as "name/"."""
+    there = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [] if places == ["."] else sorted(f"{p.name}/" for p in there if p.name not in places)
+
+
+def _held_out_place(places: list[str], count: int) -> str:
+    if len(places) == 2:
+        return f"{places[1]}/"
+    share = "a tenth" if count < HELD_OUT_MOST else f"{count:,}"
+    return f"{share} of {'all' if places == ['.'] else f'{places[0]}/'}"
+
+
+def _say(folder: Path, places: list[str], file: Path, header: Header) -> None:
+    facts = header.facts
+    heights, widths, counts = header.sizes.T
+    lengths = np.repeat(np.minimum(heights, widths), counts)
     colour = "grey" if facts.channels == 1 else "colour"
-    print(f"{folder}\n  {facts.classes} classes, {colour}, digest {facts.digest[:16]}")
-    print(f"  {facts.training:,} pictures to train on, {facts.held_out:,} held out")
-    print(f"  shorter sides {lengths[0]} to {lengths[-1]} pixels, median {np.median(lengths):g}")
-    print(f"  {header.smaller_than(256):.1%} are smaller than 256, {facts.lossy:.1%} JPEG or WEBP")
+    classes = "1 class" if facts.classes == 1 else f"{facts.classes:,} classes"
+    others = (
+        f"; passed over: {', '.join(unused)}" if (unused := passed_over(folder, places)) else ""
+    )
+    print(f"{folder}\n  {classes}, {colour}, digest {facts.digest[:16]}")
+    print(f"  {pictures(facts.training)} to train on, {facts.held_out:,} held out")
+    print(f"  held out: {_held_out_place(places, facts.held_out)}{others}")
+    print(
+        f"  shorter sides {lengths.min()} to {lengths.max()} pixels, median {np.median(lengths):g}"
+    )
+    small = header.smaller_than((256, 256))
+    print(f"  {small:.1%} are smaller than 256, {facts.lossy:.1%} JPEG or WEBP")
     print(f"  index {file}")
 
 

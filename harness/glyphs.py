@@ -24,7 +24,7 @@ from harness.outlines import CLASSES, FONTS, Polygons, outline, stroked
 Size = tuple[int, int]
 
 FACTS = Facts(
-    digest="d3588649a231fdbbebc378614a1e13e7f617ec9de95b9eaa37456184c3a8e47b",
+    digest="e836807bc0c0927f5e2c0d4c3a388a0c3c88da14fd6b98e16a818d4c60a765a1",
     side=1024,
     training=60_000,
     held_out=10_000,
@@ -102,7 +102,7 @@ def render(
         size: (h, w) of the result.
         whole: int [B, 2], the size at which each scene is drawn; None: `size`.
         corners: int [B, 2], (top, left) of the window of `size` that is cut out of it; only the
-            window is drawn, with the same values.
+            window is drawn, within 2 of 255 (Agg's grid of 1/256).
     """
     h, w = size
     canvas = _Canvas(h, w)  # of this call alone: others may draw at the same time
@@ -149,8 +149,15 @@ class _Canvas:
 
 
 def digest() -> str:
-    """sha256 of a fixed probe: every class more than once, at two sizes, rounded to bytes."""
+    """sha256 of every outline, a stroke of each class, and renders at two sizes, in bytes."""
     total = hashlib.sha256()
+    for label in range(len(CLASSES)):
+        fonts = [outline(label, font) for font in range(len(FONTS))]
+        for polygons in (*fonts, stroked(fonts[label % len(FONTS)], 0.08)):
+            total.update(f"{[len(polygon) for polygon in polygons]}\n".encode())
+            # To 1e-4; the shift keeps coordinates such as 1/32 off the border of two roundings.
+            places = np.rint(1e4 * np.concatenate(polygons) + 0.2)
+            total.update(places.astype("<i8").tobytes())
     for split, count, size in (("train", 64, (24, 24)), ("test", 48, (48, 32))):
         total.update(np.rint(render(split, range(count), size)).astype(np.uint8).tobytes())
     return total.hexdigest()

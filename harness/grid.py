@@ -11,6 +11,7 @@ from harness.ablation import Ablation
 from harness.canonical import canonical_evaluation, canonical_training
 from harness.combinations import CombinationError
 from harness.config import TRAINING_KEYS, Evaluation, Inference, Job, Place, Training
+from harness.doubts import doubts
 from harness.errors import UserError, nearest, short
 from harness.files import FORMAT
 from harness.identity import digest, eval_id_of, group_id_of, run_id_of
@@ -160,6 +161,7 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
             merged += 1
     if merged:
         notes.append(f"{merged} cell{'s' * (merged > 1)} that equal another one: merged")
+    notes += doubts((c.training, m.evaluation) for c in cells.values() for m in c.measurements)
     baseline = _baseline(ablation, written, cells, fields)
     kept = tuple(cell for cell in cells.values() if only is None or _matches(cell, only))
     if not kept:
@@ -235,6 +237,7 @@ class _Cached:
 def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
     try:
         training, group_id = cached.training(point)
+        _check_stages(point, training)
         asked, columns = cached.evaluation(point, training.data.resolution)
         canonical = [canonical_evaluation(training, evaluation) for _, evaluation in columns]
     except CombinationError as error:
@@ -258,6 +261,20 @@ def _cell(ablation: Ablation, point: Choices, cached: _Cached) -> Cell:
         runs=tuple((seed, run_id_of(group_id, seed)) for seed in ablation.seeds),
         measurements=measurements,
     )
+
+
+def _check_stages(point: Choices, training: Training) -> None:
+    """Stages say how long and at which sizes is trained; a row must not claim something else."""
+    if training.train.stages:
+        for key, told in (
+            ("train.images", training.train.images),
+            ("data.resolution", training.data.resolution),
+        ):
+            if key in point and check_value(key, point[key]) != told:
+                raise CombinationError(
+                    f"{key} has no effect with train.stages, which end at {shown(told)}; vary "
+                    "train.stages"
+                )
 
 
 def _matches(cell: Cell, pattern: str) -> bool:

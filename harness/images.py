@@ -132,8 +132,8 @@ def crop_windows(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the random resize-and-crop cuts, as a pure function of its random numbers.
 
-    Image b is brought to r = round(size * s), at most `limit`, where
-    s = 1 + uniform[b, 0] * (max_scale - 1); then a window of `size` is cut at the integer positions
+    Image b is brought to r = round(size * s), where s = 1 + uniform[b, 0] * (max_scale - 1), or the
+    scale at which an axis reaches `limit`, so both axes have the same one; then a window of `size` is cut at the integer positions
     top = floor(uniform[b, 1] * (r_h - h + 1)) and left, likewise from uniform[b, 2].
 
     Args:
@@ -157,9 +157,10 @@ def crop_windows(
     if not max_scale >= 1:
         raise ValueError(f"max_scale is {max_scale}, expected at least 1")
     draw = uniform.double()
-    scale = 1 + draw[:, :1] * (max_scale - 1)  # [B, 1]
-    target, most = (torch.tensor([pair], device=draw.device) for pair in ((h, w), limit))
-    resized = torch.minimum((target * scale + 0.5).floor().long(), most)  # half rounds up
+    largest = min(limit[0] / h, limit[1] / w)
+    scale = (1 + draw[:, :1] * (max_scale - 1)).clamp(max=largest)  # [B, 1]
+    target = torch.tensor([size], device=draw.device)
+    resized = (target * scale + 0.5).floor().long()  # half rounds up
     corner = (draw[:, 1:] * (resized - target + 1)).floor().long()
     return resized, corner, torch.cat([corner / target, resized / target], dim=1).float()
 

@@ -40,7 +40,9 @@ def as_names(value: object) -> object:
 
 
 def as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    raise ValueError("must be a list")
 
 
 def as_shift(value: float | str) -> float | str:

@@ -49,8 +49,8 @@ def velocity(
 ) -> Tensor:
     """The predicted velocity [B, C, H, W].
 
-    With `data_variance`, s^2 of the pixels in -1..1, the network adds to the best linear guess
-    for data of mean 0, as EDM's skip does (Karras et al. 2022, arXiv:2206.00364, table 1, carried
+    With `data_variance` s^2, the network adds to the linear guess that is best for data of mean 0
+    and that variance, as EDM's skip does (Karras et al. 2022, arXiv:2206.00364, table 1, carried
     over to velocities): with var = t^2 + (1 - t)^2 s^2 the variance of x_t,
     v = (t - (1 - t) s^2) / var * x_t + sqrt(s^2 / var) * network(x_t / sqrt(var)).
     """

@@ -59,11 +59,14 @@ class Look:
     lossy: bool
 
 
-def look(path: Path) -> Look:
-    """Read a picture's file and header; its pixels are decoded only where it could be transparent.
+def look(path: Path, decode: bool = False) -> Look:
+    """Read a picture's file and header, and its pixels where it could be transparent.
+
+    Args:
+        decode: all pixels are, so that a file that breaks off is found here and not in use.
 
     Raises:
-        PictureError: it cannot be read, is no picture, has 16 bits or is transparent.
+        PictureError: it cannot be read, is no picture, is broken, has 16 bits or is transparent.
     """
     data = _read(path)
     with _open(path, data) as picture:
@@ -83,6 +86,8 @@ def look(path: Path) -> Look:
                     f"{path}: is transparent in places; lay it over a colour of your choice first"
                 )
         size = (picture.height, picture.width)
+        if decode:
+            _decode(path, picture)
         grey = picture.mode.upper() in ("1", "L", "LA")
         return Look(hashlib.sha256(data).hexdigest(), size, grey, picture.format in LOSSY)
 
@@ -107,6 +112,14 @@ def pixels(path: Path, sha256: str, mode: str, size: Size, crop: bool) -> NDArra
     return np.asarray(center_crop(whole, size) if crop else whole)
 
 
+def _decode(path: Path, picture: Image.Image) -> None:
+    picture.draft(picture.mode, (1, 1))  # a JPEG's bits are all read, its pixels made at an eighth
+    try:
+        picture.load()
+    except Exception as error:
+        raise _broken(path, error) from None
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -129,6 +142,8 @@ def _broken(path: Path, error: Exception) -> PictureError:
 def files(folder: Path) -> list[str]:
     """Relative paths of the pictures, sorted as text with '/' between folders; links are followed.
 
+    A folder with two links to it is there twice; a link to a folder that it lies in is passed over.
+
     Raises:
         PictureError: no such folder, no pictures, or other files among them.
     """
@@ -136,13 +151,15 @@ def files(folder: Path) -> list[str]:
         raise PictureError(f"{folder}: there is no such folder")
     found: list[str] = []
     others: list[str] = []
-    visited: set[str] = set()
+    above: dict[str, set[str]] = {str(folder): set()}  # the real folders on the way to each
     for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in visited else [n for n in folders if not n.startswith(".")]
-        if real in visited:  # a link back to where it came from
-            continue
-        visited.add(real)
+        way = above.pop(place) | {os.path.realpath(place)}
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in way
+        )
+        above |= {os.path.join(place, name): way for name in folders}
         inside = Path(place).relative_to(folder).as_posix()
         for name in names:
             if not name.startswith("."):

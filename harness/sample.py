@@ -1,6 +1,5 @@
 """Sampling: image i of a seed is a function of (seed, i), on any number of ranks."""
 
-import math
 from collections.abc import Callable
 from functools import lru_cache, reduce
 
@@ -132,17 +131,6 @@ def micro_condition(training: Training, inference: Inference, size: Size) -> lis
     return [(height - h) / 2, (width - w) / 2, height, width]
 
 
-def shift_of(training: Training, inference: Inference, size: Size) -> float:
-    """The a of the timestep shift: 'sd3' is sqrt(tokens / tokens in training)."""
-    if inference.timestep_shift == "none":
-        return 1.0
-    if inference.timestep_shift != "sd3":
-        return float(inference.timestep_shift)
-    patch = training.model.patch
-    trained = grid_of(training.data.resolution, patch)
-    return math.sqrt(math.prod(grid_of(size, patch)) / math.prod(trained))
-
-
 def guided(
     model: DiT,
     training: Training,
@@ -209,13 +197,15 @@ def generate(
         micro = row.float().expand(len(indices), 4)
     geometries = placed(training, inference, size, seed, indices, device)
     field = guided(model, training, inference, classes, micro, geometries)
-    solver, shift = inference.solver, shift_of(training, inference, size)
+    solver, shift = inference.solver, inference.timestep_shift
     assert solver is not None  # canonical
+    assert shift != "sd3"
+    a = 1.0 if shift == "none" else float(shift)
     if training.objective.kind == "flow":
-        times = flow_times(inference.steps, shift, device)
+        times = flow_times(inference.steps, a, device)
         images = integrate(field, noise("sample"), times, solver)
     else:
-        chain = ddpm_chain(inference.steps, shift, device)
+        chain = ddpm_chain(inference.steps, a, device)
         images = denoise(field, noise("sample"), chain, solver, lambda n: noise(f"ancestral {n}"))
     if inference.resize != "none":
         images = resize(images, resolution, inference.resize)

@@ -18,12 +18,12 @@ Field = Callable[[Tensor, Tensor], Tensor]
 
 
 def shifted_times(t: Tensor, a: float) -> Tensor:
-    """a t / (1 + (a - 1) t): more of the steps at high noise for a > 1, 0 and 1 stay.
+    """a t / (1 + (a - 1) t): more of the steps at high noise for a > 1, 0 and 1 stay exactly.
 
     Esser et al. 2024 (arXiv:2403.03206, section 5.3.2); it lowers the log SNR, 2 ln((1 - t) / t),
     by 2 ln a.
     """
-    return a * t / (1 + (a - 1) * t)
+    return a * t / (a * t + (1 - t))
 
 
 def shifted_steps(steps: Tensor, a: float) -> Tensor:
@@ -46,8 +46,8 @@ def flow_times(steps: int, a: float, device: torch.device) -> Tensor:
 def ddpm_chain(steps: int, a: float, device: torch.device) -> Chain:
     """So many of the training steps, evenly spaced from the last to the first, shifted by a.
 
-    The spacing is ADM's and DiT's, for DDIM too (whose own starts below the last step). A single
-    step is the last.
+    The spacing is ADM's and DiT's up to the rounding of halves, for DDIM too (whose own starts
+    below the last step). A single step is the last.
 
     Raises:
         ValueError: more steps than there are in training.

@@ -14,6 +14,7 @@ from harness.claim import last_attempt
 from harness.plan import Plan, PlannedRun, state_of
 
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "new": "dim"}
+UPSAMPLED = "§"  # the reference is of enlarged images
 PLAIN_EVERY = 15.0  # seconds between a run's plain lines
 
 
@@ -65,15 +66,18 @@ def figures(run: PlannedRun) -> str:
     """`best fid.fashion-cnn 4.1 @12x12  12.9 @18x18`: the run's best at each size so far.
 
     Figures of snapshots or of fewer samples are not compared with others: those of the longest
-    training and the largest count are shown.
+    training and the largest count are shown. A size with a reference that is upsampled has a sign.
     """
     found: dict[str, dict[tuple[int, int], list[tuple[tuple[float, int], float]]]] = {}
+    signs: dict[tuple[int, int], str] = {}
     for eval_id, evaluation in run.evaluations.items():
         result, asked = run.folder.result(eval_id), evaluation.evaluate
         name = _fid(result) if result else None
         if result and name:
             sized = found.setdefault(name, {}).setdefault(asked.resolution, [])
             sized.append(((asked.after, asked.samples), result["metrics"][name]))
+            if result.get("protocol", {}).get("upsampled"):
+                signs[asked.resolution] = UPSAMPLED
     told = []
     for name, sizes in sorted(found.items()):
         each = []
@@ -81,7 +85,8 @@ def figures(run: PlannedRun) -> str:
             most = max(kind for kind, _ in measured)
             value = min(value for kind, value in measured if kind == most)
             early = f" after {100 * most[0]:.3g} %" if most[0] < 1 else ""
-            each.append(f"{value:.3g} @{height}x{width}{early}")
+            sign = signs.get((height, width), "")
+            each.append(f"{value:.3g} @{height}x{width}{sign}{early}")
         told.append(f"best {name} {'  '.join(each)}")
     return "  ".join(told)
 
@@ -184,8 +189,13 @@ class Watch:
             cells = {key: escape(text) for key, text in line.items()}
             cells["state"] = f"[{STYLES[state]}]{state}[/]"
             table.add_row(*cells.values())
+        captions = []
         if len(lines) > len(shown):
-            table.caption = f"and {len(lines) - len(shown)} more runs"
+            left = len(lines) - len(shown)
+            captions.append(f"and {left} more run{'s' * (left > 1)}")
+        if any(UPSAMPLED in line["figures"] for line in shown):
+            captions.append(f"{UPSAMPLED} measured against upsampled images")
+        table.caption = "; ".join(captions) or None
         return table
 
     def _plain(self) -> None:

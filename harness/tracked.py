@@ -78,6 +78,7 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
     figures: dict[str, Figure] = {}
     samples: dict[str, tuple[Path, str]] = {}
     marked: list[str] = []
+    upsampled: list[str] = []
     codes = set(done["code_ids"] if done else [last.data["code_id"]] if last else [])
     for measurement, name in zip(cell["measurements"], column_names(cell), strict=True):
         result = run.result(measurement["eval_id"])
@@ -90,6 +91,8 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
         for prefix, values in kinds.items():
             figures |= {f"{prefix}{m}/{name}": Figure(value, when) for m, value in values.items()}
         marked += [f"{m}/{name}: {why}" for m, why in result.get("marks", {}).items()]
+        if share := result.get("protocol", {}).get("upsampled"):
+            upsampled.append(f"{name}: reference {100 * share:.4g} % upsampled")
         file = run.samples_file(measurement["eval_id"])
         if file.exists():
             samples[f"{name}.png"] = (file, result["samples_sha256"][:16])
@@ -105,6 +108,7 @@ def read_run(run: RunFolder, cell: Json) -> Reading | None:
         "resolute.reason": reason,
         "resolute.code_id": " ".join(sorted(codes)),
         "resolute.marked": "; ".join(marked),  # figures that must not be taken like others
+        "resolute.upsampled": "; ".join(upsampled),  # measured against enlarged images
         **_commit(run),
     }
     return Reading(str(started), milliseconds(started), ended, state, tags, figures, samples)
@@ -204,6 +208,7 @@ def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str
         "resolute.seeds": f"{finished} of {len(states)}",
         "resolute.state": ", ".join(f"{n} {state}" for state, n in Counter(states).items()),
         "resolute.code_id": " ".join(sorted({r.tags["resolute.code_id"] for r in readings})),
+        "resolute.upsampled": max((r.tags["resolute.upsampled"] for r in readings), key=len),
     }
     points = []
     if len(readings) == len(folders):

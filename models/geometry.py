@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.encodings.attention_scale import ATTENTION_SCALES
 from models.encodings.laws import LAWS, Axis
-from models.names import LAW_SCALES, LAWS_FOR, PLACEMENTS, require
+from models.names import COMPRESSING, LAW_SCALES, LAWS_FOR, PLACEMENTS, require
 from models.positions import placements
 from models.positions.samplers import SAMPLERS
 
@@ -123,7 +123,9 @@ def inference_geometry(
     else:
         place = placements.PLACEMENTS[placement]
         rows, cols = place(grid[0], length[0])[None], place(grid[1], length[1])[None]  # [1, ...]
-    scales = law_scales(rows, cols, length, "per_axis" if law == "ei" else law_scale)
+    scales = (1.0, 1.0)
+    if placement not in COMPRESSING:
+        scales = law_scales(rows, cols, length, "per_axis" if law == "ei" else law_scale)
     by_axis = _frequencies(encoding, law, theta, width, heads, scales, length, time)
     resized = law == "ei" and max(scales) > 1
     if resized:
@@ -145,9 +147,7 @@ def law_scales(rows: Tensor, cols: Tensor, length: Grid, kind: str) -> tuple[flo
 
     s = (largest position + 1)/length, 1 where the positions stay inside. kind `per_axis`: each
     axis its own, as in FiT's Vision forms; `shared`: the larger for both, as in NTK and YaRN for
-    square images. The contiguous 0..n-1 gives n/length, the usual ratio of sizes. Compressing
-    placements give 1, except `expected` beyond its range: it reaches up to half a position outside,
-    so it gives between 1 and (length + 1)/length (1.08 for 12 patches in 6 positions).
+    square images. The contiguous 0..n-1 gives n/length, the usual ratio of sizes.
     """
     require("law scale", kind, LAW_SCALES)
     own = (

@@ -21,6 +21,9 @@ ATTENTION_SCALES = ("none", "yarn", "sqrt-log", "log", "log-clamped", "fitv2-cod
 
 # Samplers that draw 0..n-1 bit for bit where the range is no wider than the grid.
 PLAIN_AT_ONE = ("consecutive", "randomized", "shift", "affine", "rescale", "jitter")
+# Placements that stay in the trained range whatever the grid (`expected` but for half a position),
+# so that no law has anything to stretch.
+COMPRESSING = ("even", "expected", "random")
 # Codes that are added to the tokens once, before the first layer.
 ABSOLUTE = ("sincos", "learned")
 # Laws whose frequencies change while an image is sampled.

@@ -24,7 +24,17 @@ from reports.drawing import (
     scale,
     spans,
 )
-from reports.formats import NOTHING, counted, duration, figure, flop, flop_unit, listed, title
+from reports.formats import (
+    NOTHING,
+    counted,
+    duration,
+    figure,
+    flop,
+    flop_unit,
+    listed,
+    percent,
+    title,
+)
 from reports.load import Sweep
 from reports.notes import upsampled_references
 from reports.stats import (
@@ -126,6 +136,9 @@ def cost_table(sweep: Sweep, metric: str) -> Table | None:
         "training.",
         _over(counts),
     ]
+    for column, one in known.items():
+        if before := _better_before(sweep, column, metric, one.mean):
+            notes.append(f"At {column.title} {before}, so what it costs to reach says little.")
     left = [column.title for column in targets if column not in known]
     if left:
         notes.append(f"The baseline has no figure at {listed(left)} that others can be held to.")
@@ -138,6 +151,22 @@ def cost_table(sweep: Sweep, metric: str) -> Table | None:
         tuple(map(tuple, rows.values())),
         tuple(notes),
     )
+
+
+def _better_before(sweep: Sweep, column: Column, metric: str, final: float) -> str:
+    """That an earlier snapshot of the baseline is better than its last one; nothing where not."""
+    assert sweep.baseline is not None
+    means = {
+        one: summaries(sweep.rows, one, metric)[sweep.baseline].mean
+        for one in shares(sweep.columns, column)
+        if sweep.baseline in summaries(sweep.rows, one, metric)
+        and sweep.baseline not in marked(sweep.rows, one, metric)
+    }
+    best = min(means, key=lambda one: means[one], default=column)
+    if not means.get(best, final) < final:
+        return ""
+    mean = figure(metric, means[best])
+    return f"the baseline had been better before, {mean} after {percent(best.after)}"
 
 
 def _cells(found: Spent | str, whole: Spent | None, least: float | None, most: int) -> list[Cell]:
@@ -171,10 +200,12 @@ def reached(sweep: Sweep, metric: str) -> list[str]:
         known = {one: cost for one, cost in costs.items() if isinstance(cost, Spent)}
         cheapest = min(known, key=lambda one: known[one].flops)
         cost = known[cheapest]
+        before = _better_before(sweep, column, metric, goal.mean)
         return [
             f"{title(metric)} {figure(metric, goal.mean)} at {column.title}, the baseline's at the "
             f"end of its training, costs least with {sweep.methods[cheapest]}: {flop(cost.flops)}, "
             f"{cost.flops / whole.flops:.2f} times the baseline's whole training"
+            + (f"; {before}" if before else "")
         ]
     return []
 

@@ -1,6 +1,7 @@
 """What a report speaks of, read from a grid record and the run folders under `outputs`."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ class Row:
     run_id: str
     eval_id: str
     is_baseline: bool = False
+    is_twin: bool = False  # of the baseline, in a column that the baseline does not have
     state: str = "new"  # of the evaluation, as harness.plan has it
     reason: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)  # empty until it is finished
@@ -127,9 +129,14 @@ class Sweep:
         return self.narrowed(finals(self.columns))
 
     @cached_property
+    def baselines(self) -> Mapping[Column, str]:
+        """Column -> the cell that rows are compared with there: the baseline, or a twin of it."""
+        return {row.column: row.cell_id for row in self.rows if row.is_baseline or row.is_twin}
+
+    @cached_property
     def of_baseline(self) -> "Sweep":
-        """Without the columns that the baseline does not have."""
-        return self.narrowed([c for c in self.columns if (self.baseline, c) in self.asked])
+        """Without the columns that neither the baseline nor a twin of it has."""
+        return self.narrowed([column for column in self.columns if column in self.baselines])
 
     def narrowed(self, columns: Sequence[Column]) -> "Sweep":
         """With these columns alone, and the methods that have any of them."""
@@ -173,8 +180,13 @@ def read(record: Json, outputs: Path) -> Sweep:
     sizes = tuple(dict.fromkeys(tuple(cell["config"]["data"]["resolution"]) for cell in cells))
     runs = _runs(cells, outputs)
     states = {run_id: states for run_id, (_, states) in runs.items()}
+    settings = {cell["cell_id"]: settings_of(cell) for cell in cells}
+    own = {
+        cell["cell_id"]: [column_of(one, sizes) for one in cell["measurements"]] for cell in cells
+    }
+    twins = _twins(settings, own, record["baseline"])
     rows = [
-        _row(cell, methods, record["baseline"], measurement, one, sizes, outputs, states)
+        _row(cell, methods, record["baseline"], twins, measurement, one, sizes, outputs, states)
         for cell in cells
         for measurement in cell["measurements"]
         for one in cell["runs"]
@@ -191,7 +203,7 @@ def read(record: Json, outputs: Path) -> Sweep:
         notes=tuple(record["notes"]),
         methods=methods,
         labels={cell["cell_id"]: cell["label"] for cell in cells},
-        settings={cell["cell_id"]: settings_of(cell) for cell in cells},
+        settings=settings,
         columns=columns,
         rows=tuple(rows),
         runs=tuple(run for run, _ in runs.values()),
@@ -199,6 +211,29 @@ def read(record: Json, outputs: Path) -> Sweep:
         code_id=code_id(),
         protocols=_protocols(rows, columns),
     )
+
+
+def _twins(
+    settings: Mapping[str, Settings], columns: Mapping[str, Sequence[Column]], baseline: str | None
+) -> dict[Column, str]:
+    """Column that the baseline lacks -> the cell that is the baseline but for its training size.
+
+    A twin that is alone in a column is none: there is nothing to compare with it.
+    """
+    if baseline not in settings:
+        return {}
+
+    def sizeless(cell_id: str) -> Settings:
+        return {k: v for k, v in settings[cell_id].items() if k != "data.resolution"}
+
+    alike = [one for one in settings if one != baseline and sizeless(one) == sizeless(baseline)]
+    rows = Counter(column for own in columns.values() for column in set(own))
+    found: dict[Column, str] = {}
+    for cell_id in alike:
+        for column in columns[cell_id]:
+            if column not in columns[baseline] and rows[column] > 1:
+                found.setdefault(column, cell_id)
+    return found
 
 
 def _protocols(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
@@ -250,6 +285,7 @@ def _row(
     cell: Json,
     methods: Mapping[str, str],
     baseline: str | None,
+    twins: Mapping[Column, str],
     measurement: Json,
     run: Json,
     sizes: tuple[tuple[int, int], ...],
@@ -261,14 +297,16 @@ def _row(
     trained = (folder.done() or {}) if result else {}
     state, reason = states[run["run_id"]][measurement["eval_id"]]
     made_by = {*trained.get("code_ids", ()), *([result["code_id"]] if result else ())}
+    column = column_of(measurement, sizes)
     return Row(
         cell_id=cell["cell_id"],
         method=methods[cell["cell_id"]],
-        column=column_of(measurement, sizes),
+        column=column,
         seed=run["seed"],
         run_id=run["run_id"],
         eval_id=measurement["eval_id"],
         is_baseline=cell["cell_id"] == baseline,
+        is_twin=cell["cell_id"] == twins.get(column),
         state=state,
         reason=reason,
         metrics=result.get("metrics", {}),

@@ -1,11 +1,11 @@
 """What a person calls a method: its name from the configuration and the inference settings."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
-from harness.canonical import CONTIGUOUS
+from harness.canonical import PLACEMENT
 from harness.grid import shown
-from reports.settings import Settings, differing, settings_of, short, size, stage_sizes
+from reports.settings import Settings, differing, settings_of, short, size
 
 Json = Mapping[str, Any]
 
@@ -49,21 +49,27 @@ ATTENTION_SCALES = {"yarn": "YaRN", "fitv2-code": "FiTv2 (code)"}
 SHIFTS = {"sd3": "SD3"}
 RESIZES = {"lanczos": "Lanczos"}
 IN_FRONT = {"data.resolution": "trained at"}  # of a value, in place of its key
+# What a name has words for where it has to tell rows apart, and what then need not be said.
+LAW, STAGE_IMAGES = "inference.law", "train.stage_images"
+FOLLOWS = {STAGE_IMAGES: (STAGE_IMAGES, "train.images")}  # their sum
 RESIZE_CROP, MICRO_CONDITIONING = " + resize-and-crop", " + micro-conditioning"
 
 
-def training_name(config: Json) -> str:
+def training_name(config: Json, told: Container[str] = ()) -> str:
     """`RPE-2D ×2 (RoPE) + resize-and-crop`: what is trained, with no word of how it is sampled."""
-    return _trained_part(config) + _additions(config)
+    return _trained_part(config, told) + _additions(config)
 
 
-def method_name(config: Json, inference: Json) -> str:
+def method_name(config: Json, inference: Json, told: Container[str] = ()) -> str:
     """`RoPE, YaRN`, `sin-cos, generated at 12 then bicubic`, ...: a training and its sampling.
 
     A setting that a method implies is not repeated: YaRN without its factor on the attention
     logits says so, and with it does not.
+
+    Args:
+        told: settings to put into words that usually go without saying (`LAW`, `STAGE_IMAGES`).
     """
-    name = _trained_part(config) + _law(inference) + _placement(config, inference)
+    name = _trained_part(config, told) + _law(inference, told) + _placement(config, inference)
     if inference["resize"] != "none":
         resize = RESIZES.get(inference["resize"], inference["resize"])
         name += f", generated at {size(config['data']['resolution'])} then {resize}"
@@ -82,10 +88,10 @@ def method_name(config: Json, inference: Json) -> str:
     return name
 
 
-def _law(inference: Json) -> str:
+def _law(inference: Json, told: Container[str]) -> str:
     law = inference["law"]
     if law == "extrapolate":
-        return ""
+        return ", extrapolated" if LAW in told and inference["resize"] == "none" else ""
     name = LAWS.get(law, law)
     if inference["law_scale"] == "per_axis" and law != "ei":  # which always is
         name = PER_AXIS.get(law, f"{name} per axis")
@@ -93,9 +99,9 @@ def _law(inference: Json) -> str:
 
 
 def _placement(config: Json, inference: Json) -> str:
-    contiguous = config["positions"]["sampler"] in CONTIGUOUS
+    usual = PLACEMENT.get(config["positions"]["sampler"], "even")
     placement, draws = inference["placement"], inference["draws"]
-    if placement in (None, "contiguous" if contiguous else "even"):
+    if placement in (None, usual):
         return ""
     mean = f" (mean of {draws} draws)" if placement == "random" and draws > 1 else ""
     return f", {placement} placement{mean}"
@@ -110,12 +116,20 @@ def method_names(cells: Iterable[Json]) -> dict[str, str]:
     cells = list(cells)
     settings = {cell["cell_id"]: settings_of(cell) for cell in cells}
     extra = differing(settings)
-    names = {
-        cell["cell_id"]: method_name(cell["config"], cell["inference"])
-        + _said(extra[cell["cell_id"]])
-        for cell in cells
-    }
+    laws: dict[tuple[str, str], set[str]] = {}
+    for cell in cells:
+        laws.setdefault(_trained_alike(cell), set()).add(cell["inference"]["law"])
+    names = {}
+    for cell in cells:
+        own = extra[cell["cell_id"]]
+        told = {*own, *([LAW] if len(laws[_trained_alike(cell)]) > 1 else [])}
+        names[cell["cell_id"]] = method_name(cell["config"], cell["inference"], told) + _said(own)
     return _told_apart(names, settings)
+
+
+def _trained_alike(cell: Json) -> tuple[str, str]:
+    """Rows that have it alike are told apart by their laws."""
+    return cell["config"]["model"]["encoding"], cell["config"]["positions"]["sampler"]
 
 
 def training_names(cells: Iterable[Json]) -> dict[str, str]:
@@ -126,13 +140,13 @@ def training_names(cells: Iterable[Json]) -> dict[str, str]:
     names, trained = {}, {}
     for cell in cells:
         own = {k: v for k, v in extra[cell["cell_id"]].items() if _of_training(k)}
-        names[cell["group_id"]] = training_name(cell["config"]) + _said(own)
+        names[cell["group_id"]] = training_name(cell["config"], own) + _said(own)
         every = settings[cell["cell_id"]].items()
         trained[cell["group_id"]] = {k: v for k, v in every if _of_training(k)}
     return _told_apart(names, trained)
 
 
-def _trained_part(config: Json) -> str:
+def _trained_part(config: Json, told: Container[str]) -> str:
     encoding = config["model"]["encoding"]
     name = ENCODINGS.get(encoding, encoding)
     positions = config["positions"]
@@ -140,8 +154,17 @@ def _trained_part(config: Json) -> str:
         sampler = SAMPLERS.get(positions["sampler"], positions["sampler"])
         drawn = {"sample": ""}.get(positions["granularity"], f" per {positions['granularity']}")
         name = f"{sampler} ×{shown(positions['range_multiplier'])}{drawn} ({name})"
-    stages = stage_sizes(config)
+    stages = _stages(config, STAGE_IMAGES in told)
     return name + (f", trained at {stages}" if stages else "")
+
+
+def _stages(config: Json, with_images: bool) -> str:
+    """`16 then 32`, `16 (60,000 images) then 32 (20,000)`; nothing without stages."""
+    parts = []
+    for place, stage in enumerate(config["train"]["stages"]):
+        images = f" ({stage['images']:,}{'' if place else ' images'})" if with_images else ""
+        parts.append(size(stage["resolution"]) + images)
+    return " then ".join(parts)
 
 
 def _additions(config: Json) -> str:
@@ -151,9 +174,11 @@ def _additions(config: Json) -> str:
 
 
 def _said(settings: Settings) -> str:
+    follows = {key for one in settings for key in FOLLOWS.get(one, ())}
     return "".join(
         f", {IN_FRONT[key]} {value}" if key in IN_FRONT else f", {short(key)}={value}"
         for key, value in settings.items()
+        if key not in follows
     )
 
 

@@ -7,6 +7,7 @@ from reports.formats import (
     BESIDE,
     FRECHET,
     INCEPTION,
+    counted,
     extractor,
     family,
     in_order,
@@ -112,7 +113,8 @@ def without_influence(lost: Mapping[Path, tuple[str, str]]) -> list[str]:
             f"delete {result} and give the same sweep again."
         )
     if len(lost) > MOST_FILES:
-        told.append(f"So it is with {len(lost) - MOST_FILES} more such files.")
+        more = counted(len(lost) - MOST_FILES, "such file").replace(" ", " more ", 1)
+        told.append(f"So it is with {more}.")
     return told
 
 
@@ -135,6 +137,20 @@ def blanks(sweep: Sweep) -> list[str]:
     """What a blank means, where a row does not have every column."""
     ragged = len(sweep.asked) < len(sweep.columns) * len(sweep.methods)
     return ["Blank: the row has no such column, so nothing is missing."] if ragged else []
+
+
+def twins(sweep: Sweep) -> list[str]:
+    """The columns where rows are compared with the baseline of another training size."""
+    titles: dict[str, list[str]] = {}
+    for column in sweep.columns:
+        cell_id = sweep.baselines.get(column, sweep.baseline)
+        if cell_id is not None and cell_id != sweep.baseline:
+            titles.setdefault(cell_id, []).append(column.title)
+    return [
+        f"At {listed(own)}, which the baseline does not have, against {sweep.methods[cell_id]}: "
+        "the baseline in all but its training size."
+        for cell_id, own in titles.items()
+    ]
 
 
 def without_baseline(sweep: Sweep) -> list[str]:

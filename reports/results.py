@@ -96,8 +96,9 @@ def _floor(sweep: Sweep, column: Column, metric: str) -> Cell:
 def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     """Each row minus the baseline, with the interval of the difference.
 
-    It is the t interval over seeds, or with one seed the interval over the samples. A column that
-    the baseline does not have is left out, and so is a row without any of the others.
+    It is the t interval over seeds, or with one seed the interval over the samples. In a column
+    that the baseline does not have its twin of another training size stands in for it; without one
+    the column is left out, and so is a row without any of the others.
     """
     assert sweep.baseline is not None
     baseline, absent, sweep = sweep.baseline, notes.without_baseline(sweep), sweep.of_baseline
@@ -105,7 +106,7 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
         f"{title(*metrics)} of the row minus that of {sweep.methods[baseline]} with the same seed "
         "(and so the same noise and labels); below 0 is better than it."
     ]
-    told += absent
+    told += [*notes.twins(sweep), *absent]
     over_samples = not several_seeds(sweep.rows)
     names = _row_names(sweep).items()
     rows = {cell_id: [Cell(name)] for cell_id, name in names if cell_id != baseline}
@@ -114,7 +115,8 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
     for column in sweep.columns:
         for metric in metrics:
             found = measured(sweep.rows, column, metric)
-            theirs = found.get(baseline, {})
+            held_to = sweep.baselines[column]
+            theirs = found.get(held_to, {})
             doubtful = marked(sweep.rows, column, metric)
             for cell_id, row in rows.items():
                 if (cell_id, column) not in sweep.asked:
@@ -123,7 +125,7 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
                 ours = found.get(cell_id, {})
                 text, kind = _difference(ours, theirs, metric, over_samples, len(sweep.seeds))
                 sign = (
-                    text not in (NOT_COMPARED, COINCIDES) and {cell_id, baseline} & doubtful.keys()
+                    text not in (NOT_COMPARED, COINCIDES) and {cell_id, held_to} & doubtful.keys()
                 )
                 row.append(Cell(f"{text} {MARKED}" if sign else text))
                 seen.add(kind)

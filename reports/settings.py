@@ -36,6 +36,7 @@ UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
     "inference.guidance_channels": ("inference.guidance", ("1",)),
     "inference.solver": ("objective.kind", ()),
 }
+BY_EACH = ("inference.solver",)  # where it is not the same in all rows, every row says its own
 SAMPLING = ("inference.solver", "inference.steps", "inference.guidance",
             "inference.guidance_channels", "evaluate.samples", "evaluate.labels")  # fmt: skip
 TRAINING = tuple(
@@ -71,11 +72,6 @@ def _shown(key: str, value: Any) -> str:
     return size(value) if key == "resolution" else shown(value)
 
 
-def stage_sizes(config: Json) -> str:
-    """`16 then 32`: the sizes that a staged training goes through; nothing for another one."""
-    return " then ".join(size(stage["resolution"]) for stage in config["train"]["stages"])
-
-
 def size(resolution: Iterable[int]) -> str:
     """`24` for 24x24 pixels, `16×24` for a height of 16 and a width of 24."""
     height, width = resolution
@@ -92,14 +88,14 @@ def differing(rows: Mapping[str, Settings]) -> dict[str, dict[str, str]]:
     """Row -> the settings that its name in words does not say and has to, key -> value.
 
     They are those in which the row differs from most rows; where no value is that of most rows,
-    every row says its own.
+    and for the keys of `BY_EACH`, every row says its own.
     """
     told: dict[str, dict[str, str]] = {one: {} for one in rows}
     for key in dict.fromkeys(key for settings in rows.values() for key in settings):
         if key in IN_WORDS:
             continue
         for alike in _comparable(rows, key).values():
-            usual = _usual([rows[one][key] for one in alike])
+            usual = _usual(key, [rows[one][key] for one in alike])
             for one in alike:
                 if rows[one][key] != usual:
                     told[one][key] = rows[one][key]
@@ -123,7 +119,7 @@ def account(rows: Mapping[str, Settings], keys: Sequence[str], whose: str) -> st
         for under, alike in groups.items():
             values = [rows[one][key] for one in alike]
             where = f" ({under})" if under else ""
-            value = _usual(values)
+            value = _usual(key, values)
             if value is None:
                 named.append(f"{short(key)}{where}")
             else:
@@ -156,7 +152,8 @@ def _comparable(rows: Mapping[str, Settings], key: str) -> dict[str, list[str]]:
     return {"": every[0]} if every and len(every[0]) == len(rows) else groups
 
 
-def _usual(values: Sequence[str]) -> str | None:
-    """The value of more than half, if there is one."""
+def _usual(key: str, values: Sequence[str]) -> str | None:
+    """The value of more than half, if there is one; of all, for the keys of `BY_EACH`."""
     value, count = Counter(values).most_common(1)[0]
-    return value if 2 * count > len(values) else None
+    enough = count == len(values) if key in BY_EACH else 2 * count > len(values)
+    return value if enough else None

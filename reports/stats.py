@@ -146,8 +146,8 @@ def reference_sign(rows: Iterable[Row], column: Column, metric: str) -> str:
 def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
     """The cells that a picture shows, in their order: all, or the `most` best at the largest size.
 
-    Where rows have different columns each is ranked in the largest that it has. The baseline is
-    always among them.
+    Where rows have different columns each is ranked in the largest that it has. The baseline and
+    its twins are always among them.
     """
     cells = list(dict.fromkeys(row.cell_id for row in rows))
     if len(cells) <= most or metric is None:
@@ -160,7 +160,8 @@ def foremost(rows: Sequence[Row], metric: str | None, most: int) -> list[str]:
         ranked = sorted(found, key=lambda cell_id: direction * found[cell_id].mean)
         places = {cell_id: place for place, cell_id in enumerate(ranked)} | places
     ranked = sorted(cells, key=lambda cell_id: places.get(cell_id, len(cells)))
-    kept = {*ranked[:most], *(row.cell_id for row in rows if row.is_baseline)}
+    held_to = (row.cell_id for row in rows if row.is_baseline or row.is_twin)
+    kept = {*ranked[:most], *held_to}
     return [cell_id for cell_id in cells if cell_id in kept]
 
 

@@ -105,10 +105,10 @@ def _name(sweep: Sweep, metric: str) -> str:
 
 
 def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str]) -> str:
-    baseline = sweep.baseline
-    if baseline is None:
+    if sweep.baseline is None:
         return ""
-    if (baseline, column) not in sweep.asked:
+    baseline = sweep.baselines.get(column)
+    if baseline is None:
         return "; the baseline has no such column"
     found = summaries(sweep.rows, column, metric)
     if baseline not in found:
@@ -140,13 +140,14 @@ def _difference(
 def headline(rows: Sequence[Row]) -> list[str]:
     """The figures that matter, as lines for a terminal: those of the largest resolution.
 
-    The best row; the baseline and the paired difference to it; the other rows and the floor; and
-    which row has the lowest patch FID.
+    The best row; the baseline and the paired difference to it; the other rows and the floor; a
+    line for each other training size that the baseline has a twin of; and which row has the lowest
+    patch FID.
     """
     fid, patch = leading(rows)
     if fid is None:
         return ["no evaluation is finished yet"]
-    lines = _ranking(rows, fid)
+    lines = _ranking(rows, fid) + _of_twins(rows, fid)
     return lines + ([_patch_line(rows, patch)] if patch is not None else [])
 
 
@@ -188,6 +189,19 @@ def _ranking(rows: Sequence[Row], metric: str) -> list[str]:
     if real:
         last.append(f"real images: {_short(metric, next(iter(real.values())))}")
     return lines + ([" | ".join(last)] if last else [])
+
+
+def _of_twins(rows: Sequence[Row], metric: str) -> list[str]:
+    """For each twin of the baseline who is best at its largest size, and the difference to it."""
+    lines = []
+    for twin in dict.fromkeys(row.cell_id for row in rows if row.is_twin):
+        columns = {row.column for row in rows if row.is_twin and row.cell_id == twin}
+        there = [
+            replace(row, is_baseline=row.cell_id == twin) for row in rows if row.column in columns
+        ]
+        if any(metric in row.metrics for row in there):
+            lines.append(" | ".join(_ranking(there, metric)[:2]))
+    return lines
 
 
 def _where(rows: Sequence[Row], column: Column, metric: str) -> str:

@@ -46,8 +46,3 @@ def turn(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
     quarter = torch.stack((-odd, even), dim=-1).flatten(-2)  # x turned by a right angle
     return (x * cosine + quarter * sine).to(x.dtype)  # [..., d]
-
-
-def rotate(x: Tensor, phi: Tensor) -> Tensor:
-    """Rotate queries or keys by the angles: x [B, heads, N, head_dim], phi [B, N, head_dim/2]."""
-    return turn(x, *rotation(phi))  # [B, heads, N, head_dim]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from harness.canonical import canonical_evaluation, canonical_training
 from harness.combinations import CombinationError
 from harness.config import (
+    Augmentation,
     Data,
     Evaluate,
     Evaluation,
@@ -179,6 +180,13 @@ def test_what_cannot_be_sampled(
             },
             "granularity layer does not exist for model.encoding sincos",
         ),
+        (
+            {
+                "data": Data(resolution=(32, 32)),
+                "augmentation": Augmentation(kind="resize_crop"),
+            },
+            "resize_crop has nothing to crop at 32x32",
+        ),
         ({"train": Train(images=640, stages=staged(16, 8))}, "stages.0..resolution 16x16 has 8x8"),
         ({"train": Train(images=640, stages=staged(8, 7))}, "stages.1..resolution 7x7 is not div"),
         (
@@ -236,6 +244,13 @@ def test_what_cannot_be_measured_is_refused(evaluate: dict[str, object], told: s
         eval_id(protocol(**evaluate))
 
 
+def test_an_extractor_of_other_data_is_refused() -> None:
+    trained = canonical_training(training(data=Data(name="glyphs", resolution=(12, 12))))
+    with pytest.raises(CombinationError, match=r"fashion-cnn knows fashion_mnist only.*glyph-cnn"):
+        canonical_evaluation(trained, protocol())
+    canonical_evaluation(trained, protocol(extractors=("dinov2", "glyph-cnn")))
+
+
 def test_more_samples_than_held_out_images_are_fine() -> None:
     assert eval_id(protocol(samples=50_000)) != eval_id(protocol())
 
@@ -280,8 +295,9 @@ def test_where_positions_lie_by_default() -> None:
         wide = 1.0 if sampler == "consecutive" else 4.0
         drawn = training(positions=Positions(sampler=sampler, range_multiplier=wide))
         found = canonical(drawn, evaluation((18, 18))).placement
-        gap = sampler in ("consecutive", "shift", "rescale", "jitter")
-        assert found == ("contiguous" if gap else "even")
+        middle = {"consecutive": "contiguous", "shift": "contiguous"}
+        middle |= {"rescale": "centred", "jitter": "centred"}
+        assert found == middle.get(sampler, "even")
 
 
 def test_a_random_placement_draws_as_training_did() -> None:
@@ -310,12 +326,24 @@ def test_shifts_and_micro_conditions_without_effect() -> None:
         canonical(training(), evaluation((12, 12), timestep_shift="sd3")).timestep_shift == "none"
     )
     assert canonical(training(), evaluation(timestep_shift=1.0)).timestep_shift == "none"
-    assert canonical(training(), evaluation(timestep_shift="sd3")).timestep_shift == "sd3"
+    assert canonical(training(), evaluation(timestep_shift="sd3")).timestep_shift == 2
+    odd = canonical(training(), evaluation((18, 24), timestep_shift="sd3")).timestep_shift
+    assert odd == pytest.approx((9 * 12 / 36) ** 0.5)
     told = training(micro_conditioning=MicroConditioning(kind="crop"))
     asked = {"micro_condition": "centre_crop"}
     assert canonical(training(), evaluation(**asked)).micro_condition == "neutral"
     assert canonical(told, evaluation(**asked)).micro_condition == "centre_crop"
     assert canonical(told, evaluation((8, 12), **asked)).micro_condition == "neutral"
+
+
+def test_attention_scales_that_coincide_are_one() -> None:
+    wide = training(data=Data(resolution=(8, 8)))
+    for scale in ("log", "sqrt-log", "log-clamped"):  # as many tokens on another grid
+        found = canonical(wide, evaluation((4, 16), attention_scale=scale, law="pi"))
+        assert found.attention_scale == "none"
+    fewer = canonical(training(), evaluation((8, 8), attention_scale="log-clamped"))
+    more = canonical(training(), evaluation((16, 16), attention_scale="log-clamped"))
+    assert (fewer.attention_scale, more.attention_scale) == ("none", "log")
 
 
 def test_solvers_follow_the_objective() -> None:

@@ -14,6 +14,7 @@ from harness.config import Data
 from harness.data import open_data
 from harness.facts import DatasetError
 from harness.picture_files import center_crop
+from harness.pictures import from_folder
 
 
 @pytest.fixture(autouse=True)
@@ -42,8 +43,8 @@ def test_class_folders_with_a_tenth_held_out(tmp_path: Path) -> None:
     assert (facts.training, facts.held_out, facts.channels, facts.classes) == (27, 3, 3, 3)
     assert facts.side == 39
     assert header.names == ["class a", "class b", "class c"]
-    sizes = ((10, 10), (11, 11), (5, 25), (99, 99))
-    assert [dataset.upsampled(data(place), s) for s in sizes] == [0, 1 / 30, 0.5, 1]
+    sizes = ((10, 10), (11, 11), (5, 25), (25, 5), (5, 101), (99, 99))
+    assert [dataset.upsampled(data(place), s) for s in sizes] == [0, 1 / 30, 0, 0.5, 1, 1]
     files = folder_index.open_files(place)
     both = files["train"].names + files["test"].names
     assert sorted(both) == sorted(p.relative_to(place).as_posix() for p in place.rglob("*.png"))
@@ -70,6 +71,72 @@ def test_train_and_val_folders_and_pictures_as_adm_crops_them(tmp_path: Path) ->
         np.testing.assert_array_equal(seen[0, 0], np.asarray(center_crop(picture, (8, 6))))
 
 
+def test_the_share_that_is_enlarged_is_what_a_folder_of_them_says(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for i, (height, width) in enumerate(draws.integers(4, 12, (40, 2)).tolist()):
+        put(tmp_path / "set" / f"{i:02}.png", height, width)
+    folder.index(tmp_path / "set")
+    for size in ((4, 4), (8, 8), (6, 10), (10, 6), (12, 4), (20, 20)):
+        expected = from_folder(tmp_path / "set", size).facts["upsampled"]
+        assert dataset.upsampled(data(tmp_path / "set"), size) == expected
+
+
+@pytest.mark.parametrize(
+    ("there", "taken", "passed_over"),
+    [
+        (("val", "test"), "val", ["test/"]),
+        (("validation", "unlabelled", ".cache"), "validation", ["unlabelled/"]),
+        (("valid",), "valid", []),
+        (("test",), "test", []),
+        (("holdout",), None, ["holdout/"]),
+    ],
+)
+def test_the_held_out_folder_by_its_names(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    there: tuple[str, ...],
+    taken: str | None,
+    passed_over: list[str],
+) -> None:
+    for i in range(10):
+        for name in ("train", *there):
+            put(tmp_path / "set" / name / "a" / f"{i}.png")
+    places, splits = folder.layout(tmp_path / "set")
+    assert places == ["train", *([taken] if taken else [])]
+    assert len(splits["test"]) == (10 if taken else 1)
+    assert folder.passed_over(tmp_path / "set", places) == passed_over
+    assert folder.main([str(tmp_path / "set")]) == 0
+    told = capsys.readouterr().out
+    words = f"; passed over: {', '.join(passed_over)}" if passed_over else ""
+    assert f"  held out: {f'{taken}/' if taken else 'a tenth of train/'}{words}\n" in told
+
+
+def test_a_class_that_is_linked_twice_is_two_classes(tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    for i in range(10):
+        put(place / "train" / "b" / f"{i}.png")
+    for link in ("train/a", "train/c", "val"):
+        (place / link).symlink_to(place / ("train" if link == "val" else "train/b"))
+    _, header = folder.index(place)
+    assert header.names == ["a", "b", "c"]
+    assert (header.facts.training, header.facts.held_out) == (30, 30)
+
+
+def test_a_picture_that_breaks_off_is_found_unless_quick(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(10):
+        put(tmp_path / "set" / f"{i}.png", 40, 40)
+    bad = tmp_path / "set" / "7.png"
+    bad.write_bytes(bad.read_bytes()[:3000])
+    assert folder.main([str(tmp_path / "set")]) == 2
+    assert "7.png: is broken" in capsys.readouterr().err
+    assert folder.main([str(tmp_path / "set"), "--quick"]) == 0
+    told = capsys.readouterr().out
+    assert "1 class, colour" in told
+    assert "held out: a tenth of all\n" in told
+
+
 def test_pictures_without_classes_are_one_class(tmp_path: Path) -> None:
     for i in range(10):
         put(tmp_path / "set" / f"{i}.png")
@@ -87,7 +154,7 @@ def test_layouts_that_are_refused(tmp_path: Path) -> None:
     for name, words in (
         ("mixed", "beside them, such as beside.png"),
         ("unknown", "the class 'b' has held-out pictures and none to train on"),
-        ("few", "1 pictures; at least 10"),
+        ("few", "has 1 picture; at least 10"),
         ("nowhere", "there is no such folder"),
     ):
         with pytest.raises(DatasetError, match=words):

@@ -87,6 +87,22 @@ def test_an_outline_is_of_unit_size_and_a_stroke_goes_around_it(label: int) -> N
     assert np.all(wider <= size + 0.1 * 2.1)  # mitred corners stand out
 
 
+@pytest.mark.parametrize("label, font", [(7, 11), (35, 0), (40, 3)])
+def test_the_digest_sees_every_outline(
+    label: int, font: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = outlines.outline
+
+    def moved(a_label: int, a_font: int) -> outlines.Polygons:
+        first, *others = real(a_label, a_font)
+        return [first + 2e-4 * ((a_label, a_font) == (label, font)), *others]
+
+    monkeypatch.setattr(glyphs, "outline", moved)
+    assert glyphs.digest() != glyphs.FACTS.digest
+    monkeypatch.setattr(glyphs, "outline", lambda *which: [p + 1e-10 for p in real(*which)])
+    assert glyphs.digest() == glyphs.FACTS.digest  # the last bits are the machine's
+
+
 def test_the_digest_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert glyphs.digest() == glyphs.FACTS.digest
     glyphs.check.cache_clear()

@@ -265,3 +265,11 @@ def test_to_json_is_plain_and_complete(write: Write) -> None:
     assert [cell["inference"]["law"] for cell in record["cells"]] == ["extrapolate", "pi"]
     again = Training.model_validate_json(found.cells[0].training.model_dump_json())
     assert again == found.cells[0].training
+
+
+def test_rows_say_what_stages_decide(write: Write) -> None:
+    stages = "set: {train.stages: [{resolution: 8, images: 320}, {resolution: 16, images: 320}]}\n"
+    for axis in ("train.images: [640, 1280]", "data.resolution: [8, 16]"):
+        with pytest.raises(UserError, match=r"has no effect with train\.stages, which"):
+            grid(write, f"{stages}axes: {{{axis}}}\n")
+    grid(write, stages + "axes: {train.images: [640]}\n")

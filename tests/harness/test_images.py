@@ -176,14 +176,45 @@ def test_resize_crop_is_resize_then_slice(
     assert result.shape == (len(rows), 1, *size)
     h, w = size
     for image, cut, row, (u, v, t) in zip(batch, result, crops, rows, strict=True):
-        scale = 1 + u * (max_scale - 1)
-        r_h, r_w = (min(32, int(np.floor(side * scale + 0.5))) for side in size)
+        scale = min(1 + u * (max_scale - 1), 32 / h, 32 / w)
+        r_h, r_w = (int(np.floor(side * scale + 0.5)) for side in size)
         top, left = int(v * (r_h - h + 1)), int(t * (r_w - w + 1))
         assert 0 <= top <= r_h - h
         assert 0 <= left <= r_w - w
         expected = images.area_resize(image[None].float(), (r_h, r_w))[0]
         assert torch.equal(cut, expected[:, top : top + h, left : left + w])
         torch.testing.assert_close(row, torch.tensor([top / h, left / w, r_h / h, r_w / w]))
+
+
+@given(
+    size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    limit=st.tuples(st.integers(64, 1024), st.integers(64, 1024)),
+    max_scale=st.floats(1, 20),
+)
+@settings(max_examples=60, deadline=None)
+def test_crop_windows_keep_the_aspect(
+    size: tuple[int, int], limit: tuple[int, int], max_scale: float
+) -> None:
+    uniform = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
+    resized, _, _ = images.crop_windows(size, limit, uniform, max_scale)
+    assert (resized >= torch.tensor(size)).all()
+    assert (resized <= torch.tensor(limit)).all()
+    off = resized[:, 0] * size[1] - resized[:, 1] * size[0]  # each side is rounded by at most 1/2
+    assert (off.abs() <= sum(size) / 2).all()
+
+
+@given(size=st.integers(1, 256), more=st.integers(0, 800), max_scale=st.floats(1, 20))
+@settings(max_examples=100, deadline=None)
+def test_square_crop_windows_stay_what_they_were(size: int, more: int, max_scale: float) -> None:
+    """Before both axes had one scale, each side was cut off at the limit: the same for squares."""
+    uniform = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    limit = size + more
+    resized, corner, crops = images.crop_windows((size, size), (limit, limit), uniform, max_scale)
+    scale = 1 + uniform[:, :1].double() * (max_scale - 1)
+    old = (size * scale + 0.5).floor().long().clamp(max=limit).expand(-1, 2)
+    assert torch.equal(resized, old)
+    assert torch.equal(corner, (uniform[:, 1:].double() * (old - size + 1)).floor().long())
+    assert torch.equal(crops, torch.cat([corner / size, old / size], 1).float())
 
 
 def test_resize_crop_does_not_see_the_batch() -> None:

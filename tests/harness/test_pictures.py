@@ -21,7 +21,7 @@ from harness.dataset import DatasetError
 from harness.errors import UserError
 from harness.fashion_mnist import find
 from harness.npz import NpzWriter
-from harness.picture_files import PictureError, center_crop
+from harness.picture_files import PictureError, center_crop, files, look
 from harness.pictures import ImageSet, from_dataset, from_folder, from_npz, write_png_folder
 from tests.real import FASHION, fashion
 
@@ -201,6 +201,14 @@ class TestFolder:
         (folder / "loop").symlink_to(folder)
         assert from_folder(folder).count == 2
 
+    def test_every_link_to_a_folder_is_followed_but_no_loop(self, tmp_path: Path) -> None:
+        folder = tmp_path / "folder"
+        put(folder, "m/a.png", noise(3, 4))
+        put(folder, "m/deep/b.png", noise(3, 4))
+        for link in ("a", "z", "m/deep/z"):  # before and after the folder itself
+            (folder / link).symlink_to(folder / "m" if link != "m/deep/z" else folder / "m/deep")
+        assert files(folder) == sorted(f"{x}/{n}" for x in "amz" for n in ("a.png", "deep/b.png"))
+
     def test_the_digest_follows_content_names_and_size(self, tmp_path: Path) -> None:
         for seed in range(3):
             put(tmp_path / "x", f"{seed}.png", noise(9, 9, seed=seed))
@@ -265,6 +273,16 @@ class TestRefused:
         fill(folder)
         with pytest.raises(PictureError, match=words):
             list(from_folder(folder, (8, 8)).batches(4))
+
+    @pytest.mark.parametrize("name", ["bad.png", "bad.jpg", "bad.webp", "bad.bmp"])
+    def test_a_picture_that_breaks_off(self, tmp_path: Path, name: str) -> None:
+        path = put(tmp_path, name, noise(40, 64))
+        whole = look(path, decode=True)
+        assert whole == look(path)
+        assert whole.size == (40, 64)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 9 // 10])
+        with pytest.raises(PictureError, match=f"{name}: is broken"):
+            look(path, decode=True)
 
     def test_colour_of_16_bits(self, tmp_path: Path) -> None:
         """Pillow would read it, and drop the lower 8 bits without a word."""

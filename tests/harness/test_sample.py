@@ -26,7 +26,6 @@ from harness.sample import (
     labels_of,
     micro_condition,
     placed,
-    shift_of,
 )
 from harness.solvers import ddpm_chain
 from harness.train import make_model
@@ -242,15 +241,10 @@ def test_the_time_of_ddpm_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(times) == 1
 
 
-def test_the_shift_sees_the_tokens_that_are_generated() -> None:
+def test_a_shift_changes_the_times_and_so_the_images() -> None:
     training = made()
-    given = inference(timestep_shift="sd3")
-    assert shift_of(training, inference(), (16, 12)) == 1
-    assert shift_of(training, given, (16, 12)) == pytest.approx((8 * 6 / 16) ** 0.5)
-    assert shift_of(training, given, (8, 8)) == 1
-    assert shift_of(training, inference(timestep_shift=2.5), (8, 8)) == 2.5
     plain, shifted = (
-        images_of(training, (16, 16), range(2), steps=3, timestep_shift=a) for a in ("none", "sd3")
+        images_of(training, (16, 16), range(2), steps=3, timestep_shift=a) for a in ("none", 1.7)
     )
     assert not torch.equal(plain, shifted)
 

@@ -140,6 +140,14 @@ def test_the_shift_keeps_ends_and_order(a: float) -> None:
     torch.testing.assert_close(log_snr, before - 2 * math.log(a))
 
 
+def test_the_ends_stay_exactly() -> None:
+    for tokens in {h * w for h in range(8, 33) for w in range(8, 33)}:  # against 8x8
+        times = flow_times(6, math.sqrt(tokens / 64), CPU)
+        assert times[0] == 1
+        assert times[-1] == 0
+        assert times.max() <= 1
+
+
 def test_a_shift_of_one_is_none() -> None:
     assert torch.equal(flow_times(7, 1.0, CPU), torch.linspace(1, 0, 8))
     assert torch.equal(shifted_steps(torch.arange(1000), 1.0), torch.arange(1000))

@@ -9,8 +9,15 @@ from hypothesis import strategies as st
 from models.encodings.laws import LAWS, Axis, extrapolate, yarn_index
 from models.encodings.sincos import sincos
 from models.geometry import Geometry, inference_geometry, law_scales, training_geometry
-from models.names import ATTENTION_SCALES, ENCODINGS, LAWS_FOR, PLAIN_AT_ONE, TIME_AWARE
-from models.positions.placements import PLACEMENTS, contiguous, even, expected
+from models.names import (
+    ATTENTION_SCALES,
+    COMPRESSING,
+    ENCODINGS,
+    LAWS_FOR,
+    PLAIN_AT_ONE,
+    TIME_AWARE,
+)
+from models.positions.placements import PLACEMENTS, contiguous, even
 from models.positions.samplers import SAMPLERS
 
 WIDTH, HEADS, THETA = 32, 2, 100.0
@@ -116,9 +123,16 @@ def test_scales_are_how_far_positions_outgrow_the_range():
     assert scales_of((9, 9), (6, 9), "per_axis") == (1.5, 1)
     assert scales_of((3, 2), (6, 6), "per_axis") == (1, 1)
     assert scales_of((12, 12), (6, 6), "shared", even) == (1, 1)
-    assert scales_of((12, 3), (6, 6), "per_axis", expected) == pytest.approx((84 / 13 / 6, 1))
     with pytest.raises(ValueError, match="law scale 'own' is not one of shared, per_axis"):
         scales_of((3, 3), (6, 6), "own")
+
+
+@pytest.mark.parametrize("placement", COMPRESSING[:2])
+def test_placements_that_stay_inside_leave_a_law_nothing_to_do(placement):
+    asked = {"grid": (12, 16), "placement": placement}
+    plain, stretched = infer(**asked), infer(law="pi", attention_scale="yarn", **asked)
+    assert torch.equal(plain.frequencies_h, stretched.frequencies_h)
+    assert stretched.logit_scale == 1
 
 
 def test_one_scale_for_both_axes_or_each_its_own():

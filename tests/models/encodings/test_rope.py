@@ -4,10 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.encodings.laws import Axis, extrapolate
-from models.encodings.rope import angles, rotate, rotation, turn
+from models.encodings.rope import angles, rotation, turn
 
 D = 16  # head dimension: 4 frequencies an axis
 OMEGA = extrapolate(Axis(100, D // 2, 1, 1)).float()
+
+
+def rotate(x, phi):
+    return turn(x, *rotation(phi))
 
 
 def normal(seed: int, *shape: int) -> torch.Tensor:
