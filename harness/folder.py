@@ -106,7 +106,7 @@ def index(
 
     Raises:
         DatasetError: see `layout` and `classes_of`.
-        picture_files.PictureError: a file that is no picture, is broken, transparent or has 16 bits.
+        picture_files.PictureError: a file is no picture, broken, transparent or has 16 bits.
     """
     places, splits = layout(folder)
     names = classes_of(folder, places, splits)
@@ -190,15 +190,13 @@ def _say(folder: Path, places: list[str], file: Path, header: Header) -> None:
     lengths = np.repeat(np.minimum(heights, widths), counts)
     colour = "grey" if facts.channels == 1 else "colour"
     classes = "1 class" if facts.classes == 1 else f"{facts.classes:,} classes"
-    others = (
-        f"; passed over: {', '.join(unused)}" if (unused := passed_over(folder, places)) else ""
-    )
+    others = ", ".join(passed_over(folder, places))
     print(f"{folder}\n  {classes}, {colour}, digest {facts.digest[:16]}")
     print(f"  {pictures(facts.training)} to train on, {facts.held_out:,} held out")
-    print(f"  held out: {_held_out_place(places, facts.held_out)}{others}")
-    print(
-        f"  shorter sides {lengths.min()} to {lengths.max()} pixels, median {np.median(lengths):g}"
-    )
+    print(f"  held out: {_held_out_place(places, facts.held_out)}")
+    print(f"  passed over: {others}\n" if others else "", end="")
+    low, median, high = np.quantile(lengths, (0, 0.5, 1))
+    print(f"  shorter sides {low:g} to {high:g} pixels, median {median:g}")
     small = header.smaller_than((256, 256))
     print(f"  {small:.1%} are smaller than 256, {facts.lossy:.1%} JPEG or WEBP")
     print(f"  index {file}")

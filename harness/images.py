@@ -132,9 +132,10 @@ def crop_windows(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Where the random resize-and-crop cuts, as a pure function of its random numbers.
 
-    Image b is brought to r = round(size * s), where s = 1 + uniform[b, 0] * (max_scale - 1), or the
-    scale at which an axis reaches `limit`, so both axes have the same one; then a window of `size` is cut at the integer positions
-    top = floor(uniform[b, 1] * (r_h - h + 1)) and left, likewise from uniform[b, 2].
+    Image b is brought to r = round(size * s), where s = 1 + uniform[b, 0] * (max_scale - 1), at
+    most what takes the first axis to its `limit` (so the aspect stays); then a window of `size` is
+    cut at the integer positions top = floor(uniform[b, 1] * (r_h - h + 1)) and left, likewise from
+    uniform[b, 2].
 
     Args:
         size: (h, w), not above `limit`.

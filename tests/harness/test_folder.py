@@ -107,8 +107,8 @@ def test_the_held_out_folder_by_its_names(
     assert folder.passed_over(tmp_path / "set", places) == passed_over
     assert folder.main([str(tmp_path / "set")]) == 0
     told = capsys.readouterr().out
-    words = f"; passed over: {', '.join(passed_over)}" if passed_over else ""
-    assert f"  held out: {f'{taken}/' if taken else 'a tenth of train/'}{words}\n" in told
+    words = f"  passed over: {', '.join(passed_over)}\n" if passed_over else "  shorter sides"
+    assert f"  held out: {f'{taken}/' if taken else 'a tenth of train/'}\n{words}" in told
 
 
 def test_a_class_that_is_linked_twice_is_two_classes(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_an_outline_is_of_unit_size_and_a_stroke_goes_around_it(label: int) -> N
     assert np.all(wider <= size + 0.1 * 2.1)  # mitred corners stand out
 
 
-@pytest.mark.parametrize("label, font", [(7, 11), (35, 0), (40, 3)])
+@pytest.mark.parametrize(("label", "font"), [(7, 11), (35, 0), (40, 3)])
 def test_the_digest_sees_every_outline(
     label: int, font: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
