@@ -13,13 +13,10 @@ from pathlib import Path
 
 from harness.ablation import read_ablation
 from harness.config import Evaluation, Training
-from harness.dataset import facts
 from harness.errors import UserError
 from harness.grid import Grid, expand
-from harness.identity import grid_of
 from harness.sample import generated_size
-from harness.train import training_flops
-from models.flops import flops
+from harness.train import forward_flops, training_flops
 
 CALLS = {"heun": 2, "euler": 1, "ddpm": 1, "ddim": 1}  # of the model a step
 
@@ -39,22 +36,12 @@ def cost(grid: Grid) -> tuple[int, int, int, int]:
 
 def sampling_flops(training: Training, evaluation: Evaluation) -> int:
     """FLOPs of generating the images of one evaluation."""
-    model, inference = training.model, evaluation.inference
+    inference = evaluation.inference
     size = generated_size(training, inference, evaluation.evaluate.resolution)
-    forward = flops(
-        channels=facts(training.data).channels,
-        width=model.width,
-        depth=model.depth,
-        mlp_ratio=model.mlp_ratio,
-        patch=model.patch,
-        micro_conditioning=training.micro_conditioning.kind != "none",
-        grid=grid_of(size, model.patch),
-        outputs=2 if training.objective.kind == "ddpm" else 1,
-    )
     assert inference.solver is not None  # canonical
     calls = inference.steps * CALLS[inference.solver] * inference.draws
     calls *= 1 if inference.guidance == 1 else 2
-    return evaluation.evaluate.samples * calls * forward
+    return evaluation.evaluate.samples * calls * forward_flops(training, size)
 
 
 def main() -> int:

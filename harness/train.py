@@ -20,7 +20,7 @@ from harness.files import Json, write_atomic, write_json
 from harness.identity import grid_of, position_lengths
 from harness.objective import training_loss
 from harness.record import RunFolder
-from harness.stages import learning_rate, stage_at, stages_of, steps_of, steps_until
+from harness.stages import Size, learning_rate, stage_at, stages_of, steps_of, steps_until
 from models.dit import DiT
 from models.flops import flops
 
@@ -58,25 +58,31 @@ def outputs_of(training: Training) -> int:
     return 2 if training.objective.kind == "ddpm" else 1
 
 
+def forward_flops(training: Training, size: Size) -> int:
+    """FLOPs of one call of the model on one image of `size` pixels."""
+    model = training.model
+    return flops(
+        channels=facts(training.data).channels,
+        width=model.width,
+        depth=model.depth,
+        mlp_ratio=model.mlp_ratio,
+        patch=model.patch,
+        micro_conditioning=training.micro_conditioning.kind != "none",
+        grid=grid_of(size, model.patch),
+        outputs=outputs_of(training),
+    )
+
+
 def training_flops(training: Training, steps: int | None = None) -> int:
     """FLOPs of the first `steps` steps, None: of all, whatever the size of each stage.
 
     Three forward passes (one forward, two backward) an image.
     """
-    model, total = training.model, 0
+    total = 0
     for stage in stages_of(training):
         done = stage.end if steps is None else min(steps, stage.end)
-        forward = flops(
-            channels=facts(training.data).channels,
-            width=model.width,
-            depth=model.depth,
-            mlp_ratio=model.mlp_ratio,
-            patch=model.patch,
-            micro_conditioning=training.micro_conditioning.kind != "none",
-            grid=grid_of(stage.resolution, model.patch),
-            outputs=outputs_of(training),
-        )
-        total += 3 * forward * max(0, done - stage.first) * training.train.batch
+        images = max(0, done - stage.first) * training.train.batch
+        total += 3 * forward_flops(training, stage.resolution) * images
     return total
 
 
