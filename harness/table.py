@@ -109,18 +109,19 @@ def show_plan(plan: Plan, console: Console, every_run: bool) -> None:
     )
     console.print(f"[bold]{escape(grid.ablation.question)}[/]")
     console.print(
-        f"{len(grid.cells)} cells x {len(grid.ablation.seeds)} seeds: {len(plan.runs)} trainings "
+        f"{_counted(len(grid.cells), 'cell')} x {_counted(len(grid.ablation.seeds), 'seed')}: "
+        f"{_counted(len(plan.runs), 'training')} "
         f"({', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}), "
-        f"{evaluations} evaluations ({measured} done)"
+        f"{_counted(evaluations, 'evaluation')} ({measured} done)"
     )
     saved = plan.trainings_without_sharing - len(plan.runs)
     if saved:
         console.print(
-            f"sharing saves {saved} of {plan.trainings_without_sharing} trainings "
+            f"sharing saves {saved} of {_counted(plan.trainings_without_sharing, 'training')} "
             f"({plan.images_saved():,} training images{_gpu_hours(plan)})"
         )
     for rule, count in grid.dropped.items():
-        console.print(f"exclude '{rule}' dropped {count} cells", markup=False)
+        console.print(f"exclude '{rule}' dropped {_counted(count, 'cell')}", markup=False)
     for note in grid.notes:
         console.print(note, markup=False)
     if not every_run:
@@ -134,6 +135,10 @@ def show_plan(plan: Plan, console: Console, every_run: bool) -> None:
         table.add_row(run.run_id[:8], str(run.seed), state, f"{done}/{len(run.evaluations)}",
                       escape(run.label), escape(run.reason))  # fmt: skip
     console.print(table)
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _gpu_hours(plan: Plan) -> str:
@@ -192,7 +197,7 @@ class Watch:
         captions = []
         if len(lines) > len(shown):
             left = len(lines) - len(shown)
-            captions.append(f"and {left} more run{'s' * (left > 1)}")
+            captions.append(f"and {_counted(left, 'more run')}")
         if any(UPSAMPLED in line["figures"] for line in shown):
             captions.append(f"{UPSAMPLED} measured against upsampled images")
         table.caption = "; ".join(captions) or None

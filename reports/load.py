@@ -220,7 +220,7 @@ def _twins(
 
     A twin that is alone in a column is none: there is nothing to compare with it.
     """
-    if baseline not in settings:
+    if baseline is None or baseline not in settings:
         return {}
 
     def sizeless(cell_id: str) -> Settings:

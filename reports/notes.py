@@ -113,8 +113,7 @@ def without_influence(lost: Mapping[Path, tuple[str, str]]) -> list[str]:
             f"delete {result} and give the same sweep again."
         )
     if len(lost) > MOST_FILES:
-        more = counted(len(lost) - MOST_FILES, "such file").replace(" ", " more ", 1)
-        told.append(f"So it is with {more}.")
+        told.append(f"So it is with {counted(len(lost) - MOST_FILES, 'more such file')}.")
     return told
 
 

@@ -29,7 +29,7 @@ from reports.tables import MARKED, OTHER_CODE, Table, escaped
 Images = dict[str, bytes]  # file name -> PNG
 
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1400px; margin: 2em auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b; max-width: 1600px; margin: 2em auto;
        padding: 0 1.2em; }
 p, li { max-width: 80ch; } p:has(img) { max-width: none; }
 h1 { margin-bottom: .2em; } h2 { margin-top: 2em; border-bottom: 1px solid #ddd; }
@@ -37,11 +37,10 @@ h3 { margin-bottom: .4em; }
 img { max-width: 100%; height: auto; }
 .table { overflow: auto; max-height: 92vh; }
 table { border-collapse: collapse; font-size: .92em; font-variant-numeric: tabular-nums; }
-th, td { padding: .3em .8em; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
+th, td { padding: .3em .6em; border-bottom: 1px solid #e3e3e3; vertical-align: top; }
 thead th { border-bottom: 2px solid #555; white-space: nowrap; vertical-align: bottom;
            position: sticky; top: 0; background: #fff; z-index: 1; }
-td[style*="right"] { white-space: nowrap; }
-th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 19em; }
+th:first-child, td:first-child { position: sticky; left: 0; background: #fff; min-width: 14em; }
 thead th:first-child { z-index: 2; }
 tbody tr:hover td { background: #f6f6f6; }
 @media print { .table { max-height: none; } }
@@ -262,6 +261,11 @@ def _titled(table: Table, notes: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _whole_numbers(cell: re.Match[str]) -> str:
+    """A wide table breaks the line before an interval, never inside it."""
+    return re.sub(r"\[[^]]*\]| ± ", lambda found: found[0].replace(" ", "&nbsp;"), cell[0])
+
+
 def _page(name: str, text: str, images: Images) -> str:
     """The same report as one HTML file that needs nothing else."""
     body = markdown_to_html.markdown(text, extensions=["tables"])
@@ -269,6 +273,7 @@ def _page(name: str, text: str, images: Images) -> str:
         data = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
         body = body.replace(f'src="{file}"', f'src="{data}"')
     body = re.sub(r"(<th\b[^>]*>[^<]*) · ", r"\1<br>", body)  # a name of two lines
+    body = re.sub(r'(?<=right;">)(<strong>)?[^<]*', _whole_numbers, body)  # of numbers
     body = re.sub(r"<table>.*?</table>", r'<div class="table">\g<0></div>', body, flags=re.DOTALL)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

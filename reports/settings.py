@@ -36,7 +36,7 @@ UNDER: dict[str, tuple[str, tuple[str, ...]]] = {
     "inference.guidance_channels": ("inference.guidance", ("1",)),
     "inference.solver": ("objective.kind", ()),
 }
-BY_EACH = ("inference.solver",)  # where it is not the same in all rows, every row says its own
+DDPM_SOLVERS = ("ddpm", "ddim")  # where rows differ in it, each says its own
 SAMPLING = ("inference.solver", "inference.steps", "inference.guidance",
             "inference.guidance_channels", "evaluate.samples", "evaluate.labels")  # fmt: skip
 TRAINING = tuple(
@@ -88,7 +88,7 @@ def differing(rows: Mapping[str, Settings]) -> dict[str, dict[str, str]]:
     """Row -> the settings that its name in words does not say and has to, key -> value.
 
     They are those in which the row differs from most rows; where no value is that of most rows,
-    and for the keys of `BY_EACH`, every row says its own.
+    and for the solvers of DDPM, every row says its own.
     """
     told: dict[str, dict[str, str]] = {one: {} for one in rows}
     for key in dict.fromkeys(key for settings in rows.values() for key in settings):
@@ -153,7 +153,8 @@ def _comparable(rows: Mapping[str, Settings], key: str) -> dict[str, list[str]]:
 
 
 def _usual(key: str, values: Sequence[str]) -> str | None:
-    """The value of more than half, if there is one; of all, for the keys of `BY_EACH`."""
+    """The value of more than half, if there is one; of all, for the solvers of DDPM."""
     value, count = Counter(values).most_common(1)[0]
-    enough = count == len(values) if key in BY_EACH else 2 * count > len(values)
+    by_each = key == "inference.solver" and value in DDPM_SOLVERS
+    enough = count == len(values) if by_each else 2 * count > len(values)
     return value if enough else None

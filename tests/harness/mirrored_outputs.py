@@ -101,6 +101,7 @@ def measure(folder: Path, run_id: str, eval_id: str, fid: float, when: float) ->
         "metrics": {"fid.fashion-cnn": fid, "sfid.fashion-cnn": fid / 2},
         "intervals": {"fid.fashion-cnn": [fid - 0.25, fid + 0.25]},
         "marks": {"sfid.fashion-cnn": MARK},
+        "protocol": {"upsampled": 0.5},
         "floor": {"fid.fashion-cnn": 1.5},
         "floor_intervals": {"fid.fashion-cnn": [1.25, 1.75]},
     }

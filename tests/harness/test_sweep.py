@@ -61,7 +61,7 @@ def test_the_whole_pipe_by_ray_and_then_nothing_is_missing(tiny: Path, tmp_path:
     first = sweep(tiny, "--outputs", outputs)
     assert first.returncode == 0, first.stdout + first.stderr
     assert first.stderr == ""
-    assert "3 cells x 1 seeds: 2 trainings (2 new), 5 evaluations (0 done)" in first.stdout
+    assert "3 cells x 1 seed: 2 trainings (2 new), 5 evaluations (0 done)" in first.stdout
     for noise in ("Ray", "DeepSpeed", "alembic", "WARN", "INFO", "pid="):
         assert noise not in first.stdout, first.stdout
     report = (outputs / "reports" / "tiny" / "report.md").read_text()

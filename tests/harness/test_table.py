@@ -79,9 +79,10 @@ def test_the_best_figures_have_their_own_name_and_count(write: Write, tmp_path: 
         value = values[evaluation.inference.law] + side - 8 - (10 if count == 40 else 0)
         metrics = {"fid-infinity.fashion-cnn": 1.0, "patch-fid.fashion-cnn": 2.0, "fid": 3.0,
                    "fid.fashion-cnn": value}  # fmt: skip
-        result = {"code_id": "c0de", "metrics": metrics, "marks": {"fid": "40 samples"}}
+        result = {"code_id": "c0de", "metrics": metrics, "marks": {"fid": "40 samples"},
+                  "protocol": {"upsampled": float(side > 8)}}  # fmt: skip
         write_json(run.folder.result_file(eval_id), result)
-    assert figures(run) == "best fid.fashion-cnn 14.6 @8x8  18.6 @12x12"
+    assert figures(run) == "best fid.fashion-cnn 14.6 @8x8  18.6 @12x12§"
 
 
 def test_the_figures_are_those_of_the_longest_training(write: Write, tmp_path: Path) -> None:

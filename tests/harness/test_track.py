@@ -156,6 +156,9 @@ def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
     assert not [name for name in child["metrics"] if name.startswith("ci95.floor")]
     marked = [f"sfid.fashion-cnn/{size}: {MARK}" for size in ("12", "18", "18x24")]
     assert child["tags"]["resolute.marked"] == "; ".join(marked)
+    upsampled = "; ".join(f"{size}: reference 50 % upsampled" for size in ("12", "18", "18x24"))
+    assert child["tags"]["resolute.upsampled"] == upsampled
+    assert found["small /law=pi"]["tags"]["resolute.upsampled"] == upsampled
     assert "step" not in child["metrics"]
     assert child["artifacts"] == ["samples/12.png", "samples/18.png", "samples/18x24.png"]
 

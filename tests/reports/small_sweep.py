@@ -41,7 +41,7 @@ baseline: {model.encoding: rope, positions.sampler: consecutive, inference.law: 
 """
 # FID of seed 0 by method and resolution; a seed adds 0.5 and what `lift` says.
 FID = {
-    "RoPE": {12: 10.0, 18: 20.0, 24: 40.0},
+    "RoPE, extrapolated": {12: 10.0, 18: 20.0, 24: 40.0},
     "RoPE, PI": {12: 10.0, 18: 25.0, 24: 30.0},
     "RoPE, generated at 12 then bicubic": {12: 10.0, 18: 16.0, 24: 21.5},
     "sin-cos": {12: 11.0, 18: 60.0, 24: 123.4},
@@ -68,6 +68,21 @@ STAGED_FID = {
     "RoPE, trained at 24": {24: 12.0, 36: 24.0, 48: 48.0},
     "RoPE, trained at 12 then 24": {24: 11.0, 36: 16.0, 48: 90.0},
     "RPE-2D ×2 (RoPE), trained at 12 then 24": {24: 14.0, 36: 18.0, 48: 20.0},
+}
+# Trained at two sizes, with one baseline.
+SIZES = """
+question: Does it hold up from larger sizes?
+base: base.yaml
+axes: {data.resolution: [12, 24], inference.law: [pi, ntk]}
+seeds: SEEDS
+evaluate: {resolution: [1x, 2x]}
+baseline: {data.resolution: 12, inference.law: pi}
+"""
+SIZES_FID = {
+    "RoPE, PI, trained at 12": {12: 10.0, 24: 20.0},
+    "RoPE, NTK, trained at 12": {12: 10.0, 24: 30.0},
+    "RoPE, PI, trained at 24": {24: 12.0, 48: 50.0},
+    "RoPE, NTK, trained at 24": {24: 12.0, 48: 40.0},
 }
 SECONDS = 100.0  # of every training
 ORIGINALS = 32  # side of the true images

@@ -76,15 +76,19 @@ def test_the_report_has_its_parts_in_order(grid: Grid, fill: Fill, tmp_path: Pat
     assert text.splitlines()[2:5] == [
         "**Does it hold up at 1.5x and 2x?**",
         "",
-        "At 12×12 (1×) RoPE and 2 other rows, which coincide there, have the lowest FID, 10.0 "
-        "[9.5, 10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 (RoPE) has the "
-        "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE has 20.0, a difference of −5.00 [−5.78, "
-        "−4.22] over samples, and the interval excludes 0. At 24×24 (2×) RPE-2D ×2 (RoPE) has the "
-        "lowest FID, 20.9 [19.9, 22.0]; the baseline RoPE has 40.0, a difference of −19.1 "
-        "[−20.6, −17.5] over samples, and the interval excludes 0. Detail, which FID hardly "
+        "At 12×12 (1×) RoPE, extrapolated and 2 other rows, which coincide there, have the "
+        "lowest FID, 10.0 [9.5, 10.5]; the baseline is among them. At 18×18 (1.5×) RPE-2D ×2 "
+        "(RoPE) has the "
+        "lowest FID, 15.0 [14.2, 15.8]; the baseline RoPE, extrapolated has 20.0, a difference "
+        "of −5.00 [−5.78, −4.22] over samples, and the interval excludes 0. At 24×24 (2×) "
+        "RPE-2D ×2 (RoPE) has the "
+        "lowest FID, 20.9 [19.9, 22.0]; the baseline RoPE, extrapolated has 40.0, a difference "
+        "of −19.1 [−20.6, −17.5] over samples, and the interval excludes 0. Detail, which FID "
+        "hardly "
         "sees: at 24×24 (2×) RPE-2D ×2 (RoPE) has the lowest patch FID, 41.9 [39.8, 44.0]; the "
-        "baseline RoPE has 80.0, a difference of −38.1 [−41.2, −35.0] over samples, and the "
-        "interval excludes 0. Every row has one seed: an interval is the 95 % interval over the "
+        "baseline RoPE, extrapolated has 80.0, a difference of −38.1 [−41.2, −35.0] over samples, "
+        "and the interval excludes 0. Every row has one seed: an interval is the 95 % interval "
+        "over the "
         "samples, that of a difference over paired samples (the same noise and labels); how much "
         "training seeds differ is not known.",
     ]
@@ -134,9 +138,19 @@ def test_snapshots_have_a_part_of_their_own(grid: Grid, fill: Fill, tmp_path: Pa
     assert sum(",36x36 after=0.75," in line for line in lines) == 3 * 9
 
 
+def test_a_wide_html_table_breaks_lines_before_an_interval(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = grid()
+    fill(record, tmp_path)
+    page = build(record, tmp_path).with_name("report.html").read_text()
+    assert ">20.0 [19.0,&nbsp;21.0]<" in page
+    assert "<strong>15.0 [14.2,&nbsp;15.8]<" in page
+
+
 def test_two_rows_that_coincide_are_both_named(grid: Grid, fill: Fill, tmp_path: Path) -> None:
     record = grid(text=ABLATION.replace("  - {inference.law: pi}\n", ""))
-    fill(record, tmp_path)
+    fill(record, tmp_path, fid=FID | {"RoPE": FID["RoPE, extrapolated"]})
     assert (
         "At 12×12 (1×) RoPE and RoPE, generated at 12 then bicubic, which coincide there, have the "
         "lowest FID, 10.0 [9.5, 10.5]; the baseline is among them."

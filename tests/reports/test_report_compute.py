@@ -67,6 +67,23 @@ def test_cost_to_reach_the_baseline(grid: Grid, fill: Fill, tmp_path: Path) -> N
     assert record["baseline"] == sweep.baseline
 
 
+def test_a_baseline_that_had_been_better_before_is_told(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    record = staged(grid, fill, tmp_path)
+    base = record["cells"][1]
+    early = base["measurements"][0]
+    assert early["config"]["evaluate"]["after"] == 0.25
+    write_result(tmp_path, base, base["runs"][0], early, 11.0)
+    sweep = read(record, tmp_path)
+    found = cost_table(sweep, METRIC)
+    assert found is not None
+    before = "the baseline had been better before, 11.0 after 25 %"
+    assert f"At 24×24 {before}, so what it costs to reach says little." in found.notes
+    assert not any("At 36×36" in note for note in found.notes)
+    assert reached(sweep, METRIC)[0].endswith(f"whole training; {before}")
+
+
 def test_a_missing_or_marked_snapshot_reaches_nothing(
     grid: Grid, fill: Fill, tmp_path: Path
 ) -> None:

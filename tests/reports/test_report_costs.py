@@ -24,7 +24,7 @@ def test_cost_counts_shared_work_once(grid: Grid, fill: Fill, tmp_path: Path) ->
         == """\
 | method | training images | training time | training compute | evaluation time | training shared |
 |:---|---:|---:|---:|---:|---:|
-| RoPE | 40,000 | 1.67 min | 1.00 PFLOP | 75 s | with 2 rows |
+| RoPE, extrapolated | 40,000 | 1.67 min | 1.00 PFLOP | 75 s | with 2 rows |
 | RoPE, PI | 40,000 | 1.67 min | 1.00 PFLOP | 75 s | with 2 rows |
 | RoPE, generated at 12 then bicubic | 40,000 | 1.67 min | 1.00 PFLOP | 75 s | with 2 rows |
 | sin-cos | 40,000 | 1.67 min | 1.00 PFLOP | 75 s | no |

@@ -114,7 +114,7 @@ def test_what_no_name_speaks_of_is_added_where_a_row_differs_from_most() -> None
         cell(1, {}, {"law": "pi", "guidance": 2.5}),
         cell(2, {}, {"law": "ntk"}),
         cell(3, {"model": {"encoding": "sincos"}}, {}, samples=5000),
-    ) == ["RoPE", "RoPE, PI, guidance=2.5", "RoPE, NTK", "sin-cos, samples=5000"]
+    ) == ["RoPE, extrapolated", "RoPE, PI, guidance=2.5", "RoPE, NTK", "sin-cos, samples=5000"]
 
 
 def test_labels_guided_channels_and_crops_are_said_where_they_differ() -> None:
@@ -127,8 +127,8 @@ def test_labels_guided_channels_and_crops_are_said_where_they_differ() -> None:
             3, {}, guided | {"guidance_channels": "first_three"}, labels="balanced", patch_size=None
         ),
     ) == [
-        "RoPE", "RoPE, PI, labels=random", "RoPE, NTK, patch_size=6",
-        "RoPE, guidance_channels=first_three",
+        "RoPE, extrapolated", "RoPE, PI, labels=random", "RoPE, NTK, patch_size=6",
+        "RoPE, extrapolated, guidance_channels=first_three",
     ]  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_without_guidance_no_name_says_which_channels_are_guided() -> None:
     three = {"guidance": 4.0, "guidance_channels": "first_three"}
     none = {"guidance": 1.0, "guidance_channels": "all"}
     cells = [cell(0, {}, none), cell(1, {}, three), cell(2, {}, three | {"law": "pi"})]
-    assert names_of(*cells) == ["RoPE, guidance=1", "RoPE", "RoPE, PI"]
+    assert names_of(*cells) == ["RoPE, extrapolated, guidance=1", "RoPE, extrapolated", "RoPE, PI"]
     settings = {one["cell_id"]: settings_of(one) for one in cells}
     assert account(settings, ("inference.guidance_channels",), "rows") == (
         "of all rows: guidance_channels=first_three (guidance=4)"
@@ -145,7 +145,7 @@ def test_without_guidance_no_name_says_which_channels_are_guided() -> None:
 
 def test_without_a_most_common_value_every_row_says_its_own() -> None:
     assert names_of(cell(0, {}, {}), cell(1, {}, {"law": "pi", "guidance": 2.5})) == [
-        "RoPE, guidance=1",
+        "RoPE, extrapolated, guidance=1",
         "RoPE, PI, guidance=2.5",
     ]
     crop = {"kind": "resize_crop"}
@@ -184,15 +184,15 @@ def test_stages_are_compared_among_trainings_with_the_same_sizes() -> None:
     cells = [
         cell(0, {}, {}),
         cell(1, staged(6, 12), {}),
-        cell(2, staged(6, 12), {"law": "pi"}),
+        cell(2, staged(6, 12), {"attention_scale": "log"}),
         cell(3, staged(6, 12, optimizer="reset", images=320), {}),
         cell(4, staged(4, 6, 12), {}),
     ]
     assert names_of(*cells) == [
         "RoPE",
         "RoPE, trained at 6 then 12",
-        "RoPE, trained at 6 then 12, PI",
-        "RoPE, trained at 6 then 12, stage_images=32 then 320, stage_optimizer=keep then reset",
+        "RoPE, trained at 6 then 12 + attention scale log",
+        "RoPE, trained at 6 (32 images) then 12 (320), stage_optimizer=keep then reset",
         "RoPE, trained at 4 then 6 then 12",
     ]
     rows = {one["cell_id"]: settings_of(one) for one in cells}
@@ -205,13 +205,64 @@ def test_stages_are_compared_among_trainings_with_the_same_sizes() -> None:
 def test_the_solver_that_an_objective_takes_by_itself_is_no_difference() -> None:
     ddpm = {"objective": {"kind": "ddpm"}}
     cells = [cell(0, {}, {}), cell(1, {}, {"law": "pi"}), cell(2, ddpm, {"solver": "ddpm"})]
-    assert names_of(*cells) == ["RoPE", "RoPE, PI", "RoPE + DDPM objective"]
+    assert names_of(*cells) == [
+        "RoPE, extrapolated",
+        "RoPE, PI",
+        "RoPE, extrapolated + DDPM objective",
+    ]
     rows = {one["cell_id"]: settings_of(one) for one in cells}
     assert account(rows, ("inference.solver",), "rows") == (
         "of all rows: solver=heun (objective.kind=flow), solver=ddpm (objective.kind=ddpm)"
     )
     rows.pop("2")
     assert account(rows, ("inference.solver",), "rows") == "of all rows: solver=heun"
+
+
+def test_rows_of_one_objective_say_their_solvers_where_these_differ() -> None:
+    ddpm = {"objective": {"kind": "ddpm"}}
+    cells = [
+        cell(0, {}, {}),
+        cell(1, ddpm, {"solver": "ddim"}),
+        cell(2, ddpm | {"model": {"encoding": "sincos"}}, {"solver": "ddim"}),
+        cell(3, ddpm, {"solver": "ddpm"}),
+    ]
+    assert names_of(*cells) == [
+        "RoPE",
+        "RoPE + DDPM objective, solver=ddim",
+        "sin-cos + DDPM objective, solver=ddim",
+        "RoPE + DDPM objective, solver=ddpm",
+    ]
+
+
+def test_images_of_stages_stand_in_for_their_sum() -> None:
+    stages = staged(6, 12)["train"]["stages"]
+    more = [stages[0] | {"images": 20_000}, stages[1]]
+    cells = [
+        cell(0, {"train": {"images": 64, "stages": stages}}, {}),
+        cell(1, {"train": {"images": 20_032, "stages": more}}, {}),
+    ]
+    assert names_of(*cells) == [
+        "RoPE, trained at 6 (32 images) then 12 (32)",
+        "RoPE, trained at 6 (20,000 images) then 12 (32)",
+    ]
+    assert list(training_names(cells).values()) == names_of(*cells)
+
+
+def test_extrapolation_is_said_beside_other_laws_of_the_same_training() -> None:
+    cells = [
+        cell(0, {}, {}),
+        cell(1, {}, {"law": "pi"}),
+        cell(2, {}, {"resize": "bicubic"}),
+        cell(3, {"model": {"encoding": "sincos"}}, {}),
+        cell(4, RANDOMIZED | {"positions": CONFIG["positions"] | RANDOMIZED["positions"]}, {}),
+    ]
+    assert names_of(*cells) == [
+        "RoPE, extrapolated",
+        "RoPE, PI",
+        "RoPE, generated at 12 then bicubic",
+        "sin-cos",
+        "RPE-2D ×2 (RoPE)",
+    ]
 
 
 def test_trainings_say_theirs_and_nothing_of_sampling() -> None:
@@ -221,7 +272,7 @@ def test_trainings_say_theirs_and_nothing_of_sampling() -> None:
         cell(2, {}, {"law": "pi"}),
     ]
     assert list(training_names(cells).values()) == ["RoPE", "RoPE, theta=50"]
-    assert names_of(*cells)[1] == "RoPE, theta=50, guidance=2"
+    assert names_of(*cells)[1] == "RoPE, extrapolated, theta=50, guidance=2"
 
 
 def test_account_of_common_settings() -> None:

@@ -10,8 +10,18 @@ import pytest
 from harness.record import run_folder
 from reports.load import Sweep, read
 from reports.results import all_protocols, difference_table, metric_table
+from reports.summary import headline, paragraph
 from reports.tables import Table, markdown
-from tests.reports.small_sweep import ABLATION, FID, STAGED, STAGED_FID, Record, write_result
+from tests.reports.small_sweep import (
+    ABLATION,
+    FID,
+    SIZES,
+    SIZES_FID,
+    STAGED,
+    STAGED_FID,
+    Record,
+    write_result,
+)
 
 METRIC, PATCH = "fid.fashion-cnn", "patch-fid.fashion-cnn"
 BOTH = (METRIC, PATCH)
@@ -44,7 +54,7 @@ def test_fid_stands_beside_patch_fid(grid: Grid, fill: Fill, tmp_path: Path) -> 
         == """\
 | method | 12×12 (1×) · FID | 12×12 (1×) · patch FID | 18×18 (1.5×) · FID | 18×18 (1.5×) · patch FID | 24×24 (2×) · FID | 24×24 (2×) · patch FID |
 |:---|---:|---:|---:|---:|---:|---:|
-| RoPE (baseline) | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 20.0 [19.0, 21.0] | 40.0 [38.0, 42.0] | 40.0 [38.0, 42.0] | 80.0 [76.0, 84.0] |
+| RoPE, extrapolated (baseline) | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 20.0 [19.0, 21.0] | 40.0 [38.0, 42.0] | 40.0 [38.0, 42.0] | 80.0 [76.0, 84.0] |
 | RoPE, PI | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 25.0 [23.8, 26.2] | 50.0 [47.5, 52.5] | 30.0 [28.5, 31.5] | 60.0 [57.0, 63.0] |
 | RoPE, generated at 12 then bicubic | **10.0 [9.5, 10.5]** | **20.0 [19.0, 21.0]** | 16.0 [15.2, 16.8] | 48.0 [45.6, 50.4] | 21.5 [20.4, 22.6] | 64.5 [61.3, 67.7] |
 | sin-cos | 11.0 [10.4, 11.6] | 22.0 [20.9, 23.1] | 60.0 [57.0, 63.0] | 120 [114, 126] | 123 [117, 130] | 247 [234, 259] |
@@ -79,7 +89,7 @@ def test_other_metrics_have_their_decimals_and_the_highest_is_best(
         == """\
 | method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
 |:---|---:|---:|---:|
-| RoPE (baseline) | **9.90 [9.40, 10.40]** | 9.80 [9.31, 10.29] | 9.60 [9.12, 10.08] |
+| RoPE, extrapolated (baseline) | **9.90 [9.40, 10.40]** | 9.80 [9.31, 10.29] | 9.60 [9.12, 10.08] |
 | RoPE, PI | **9.90 [9.40, 10.40]** | 9.75 [9.26, 10.24] | 9.70 [9.21, 10.19] |
 | RoPE, generated at 12 then bicubic | **9.90 [9.40, 10.40]** | 9.84 [9.35, 10.33] | 9.79 [9.30, 10.27] |
 | sin-cos | 9.89 [9.40, 10.38] | 9.40 [8.93, 9.87] | 8.77 [8.33, 9.20] |
@@ -103,7 +113,7 @@ def test_three_seeds_and_the_difference_to_the_baseline(
         == """\
 | method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
 |:---|---:|---:|---:|
-| RoPE (baseline) | **10.5 ± 0.5** | 20.5 ± 0.5 | 40.5 ± 0.5 |
+| RoPE, extrapolated (baseline) | **10.5 ± 0.5** | 20.5 ± 0.5 | 40.5 ± 0.5 |
 | RoPE, PI | **10.5 ± 0.5** | 25.5 ± 0.5 | 30.5 ± 0.5 |
 | RoPE, generated at 12 then bicubic | **10.5 ± 0.5** | 16.5 ± 0.5 | 22.0 ± 0.5 |
 | sin-cos | 11.5 ± 0.5 | 60.5 ± 0.5 | 124 ± 0.5 |
@@ -227,6 +237,31 @@ def test_rows_without_a_column_are_blank_there_and_have_no_difference(
     assert differences.notes[-2:] == (upsampled, blank)
 
 
+def test_where_the_baseline_has_no_column_its_twin_of_another_training_size_stands_in(
+    grid: Grid, fill: Fill, tmp_path: Path
+) -> None:
+    fill(record := grid(text=SIZES), tmp_path, SIZES_FID, samples=False)
+    sweep = read(record, tmp_path)
+    found = difference_table(sweep, [METRIC])
+    assert found.header == ("method", "12×12", "24×24", "48×48 §")
+    assert [[cell.text.partition(" ")[0] for cell in row[1:]] for row in found.rows] == [
+        ["=", "+10.00", ""],
+        ["", "−8.00", "="],
+        ["", "−8.00", "−10.00"],
+    ]
+    assert found.notes[1] == (
+        "At 48×48, which the baseline does not have, against RoPE, PI, trained at 24: the baseline "
+        "in all but its training size."
+    )
+    assert "the baseline RoPE, PI, trained at 24 has 50.0" in paragraph(sweep)
+    assert headline(sweep.rows)[0].startswith("FID (fashion-cnn) at 24×24, 1 seed: best is")
+    assert headline(sweep.rows)[3].startswith(
+        "FID (fashion-cnn) at 48×48 (reference 100 % upsampled), 1 seed: best is RoPE, NTK, "
+        "trained at 24 40.0 [38.0, 42.0] | baseline: RoPE, PI, trained at 24 50.0 [47.5, 52.5]; "
+        "difference of the best −10.0"
+    )
+
+
 def test_results_from_before_there_were_upsampled_references_are_of_the_same_protocol(
     grid: Grid, fill: Fill, tmp_path: Path
 ) -> None:
@@ -254,7 +289,7 @@ def test_missing_results_are_dashes(grid: Grid, fill: Fill, tmp_path: Path) -> N
         == """\
 | method | 12×12 (1×) | 18×18 (1.5×) | 24×24 (2×) |
 |:---|---:|---:|---:|
-| RoPE (baseline) | **10.2 ± 0.4** | 20.2 ± 0.4 | 40.2 ± 0.4 |
+| RoPE, extrapolated (baseline) | **10.2 ± 0.4** | 20.2 ± 0.4 | 40.2 ± 0.4 |
 | RoPE, PI | **10.2 ± 0.4** | 25.2 ± 0.4 | 30.2 ± 0.4 |
 | RoPE, generated at 12 then bicubic | **10.2 ± 0.4** | 16.2 ± 0.4 | **21.8 ± 0.4** |
 | sin-cos | 11.0 (n = 1) | 60.0 (n = 1) | 123 (n = 1) |
@@ -357,7 +392,7 @@ def test_a_lost_or_damaged_influence_file_is_named_with_what_to_do(
         "again."
         for (run, one), whose, wrong in zip(
             ids,
-            ("RoPE at 18×18 (1.5×)", "RPE-2D ×2 (RoPE) at 24×24 (2×)"),
+            ("RoPE, extrapolated at 18×18 (1.5×)", "RPE-2D ×2 (RoPE) at 24×24 (2×)"),
             ("missing", "damaged"),
             strict=True,
         )
