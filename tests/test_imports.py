@@ -89,6 +89,7 @@ def test_the_quick_path_loads_nothing_heavy(name: str) -> None:
     assert ended.stdout.strip() == ""
 
 
+@pytest.mark.slow
 def test_this_test_can_fail() -> None:
     code = f"import sys, harness.train\nprint(*sorted(set(sys.modules) & {HEAVY!r}))"
     ended = subprocess.run(

@@ -43,11 +43,13 @@ def said(process: subprocess.Popen[str]) -> str:
         return process.stdout.read().strip()
 
 
+@pytest.mark.slow
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
     processes = [holder(tmp_path, 2) for _ in range(6)]
     assert sorted(said(process) for process in processes) == ["busy"] * 5 + ["held"]
 
 
+@pytest.mark.slow
 def test_a_killed_owner_is_gone_at_once_and_one_takes_over(tmp_path: Path) -> None:
     owner = holder(tmp_path, 60)
     assert owner.stdout is not None

@@ -79,6 +79,7 @@ def test_a_folder_of_pictures_gets_the_same_figures(files: Path, tmp_path: Path)
     assert from_folder["samples"]["sha256"] != from_npz["samples"]["sha256"]  # grey, and RGB
 
 
+@pytest.mark.slow
 def test_a_reference_file_can_be_used_in_place_of_images(files: Path, tmp_path: Path) -> None:
     plain = measured(
         tmp_path, "--samples", files / "samples.npz", "--reference", files / "real.npz",
@@ -199,6 +200,7 @@ def test_bad_input_is_refused_with_what_to_do(
         assert ended.out == ""
 
 
+@pytest.mark.slow
 def test_a_reference_of_another_kind_is_refused(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +220,7 @@ def test_a_reference_of_another_kind_is_refused(
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_has_no_traceback(files: Path) -> None:
     ended = command("harness.evaluate", "--samples", files / "none.npz", "--reference", files)
     assert ended.returncode == 2

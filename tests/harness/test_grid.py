@@ -243,6 +243,7 @@ def test_a_long_walk_of_the_count_ends(write: Write) -> None:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.slow
 def test_ten_thousand_cells_expand_quickly(write: Write) -> None:
     large = big(write, 100)
     started = time.process_time()

@@ -185,6 +185,7 @@ def test_weights_of_another_network(weights: Path, tmp_path: Path) -> None:
         inception.load(tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 def test_one_command_measures_with_all_extractors_that_are_here(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

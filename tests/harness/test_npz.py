@@ -66,6 +66,7 @@ def test_reads_what_numpy_wrote(tmp_path: Path, compress: bool, channels: int, b
     assert np.array_equal(read(path, block), images)
 
 
+@pytest.mark.slow
 def test_a_block_is_all_that_is_taken_from_the_file_at_once(tmp_path: Path) -> None:
     """Peak memory of a process that streams 96 MB stays far below them."""
     path = tmp_path / "large.npz"

@@ -42,6 +42,7 @@ def test_accuracy_on_2000_test_images(model, test_split, size: int, bound: float
     assert small_cnn.accuracy(model, held_out, labels[:2000], size) >= bound
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_whole_test_split(model, test_split) -> None:
     pixels, labels = test_split
     held_out = small_cnn.area_averages(pixels)
@@ -164,6 +165,7 @@ def test_training_learns() -> None:
     assert small_cnn.accuracy(model, small_cnn.area_averages(pixels), labels, 16) > 0.95
 
 
+@pytest.mark.slow
 def test_command_writes_the_same_bytes_again(
     test_split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -205,6 +205,7 @@ def test_kid_influence_is_what_leaving_a_sample_out_does(
     np.testing.assert_allclose(kid_influence(x, y), expected, atol=1e-9 * (1 + abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_kid_error_against_the_spread_over_fresh_samples() -> None:
     draws = np.random.default_rng(0)
     real = draws.normal(size=(400, 4))
