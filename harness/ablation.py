@@ -4,14 +4,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.bases import FIELDS, found, read_base, relative
-from harness.config import EVALUATION_KEYS, JOB_KEYS, KEYS
+from harness.config import KEYS
 from harness.errors import UserError, got, nearest, short
 from harness.identity import digest
 from harness.multiples import Units, absolute, all_absolute, unit_of
-from harness.settings import check_key, check_value, flatten
+from harness.rules import (
+    Axes,
+    Exclude,
+    When,
+    axes_of,
+    columns_of,
+    excludes,
+    included,
+    listed,
+    of_cells,
+    settings,
+    under,
+    zipped,
+)
+from harness.settings import check_key
 from harness.yamlfile import Value, load, parse_value, plain
 
 NAME = re.compile(r"[\w+ -][\w.+ -]*")
@@ -19,21 +32,6 @@ MAX_NAME = 100  # characters; folders and files are called by it
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
 MAX_RULES = 100
-
-Axes = dict[str, list[Value]]
-Condition = dict[str, list[Any]]  # key -> the values that it may have, as its field has them
-
-
-@dataclass(frozen=True)
-class Exclude:
-    name: str
-    condition: Condition
-
-
-@dataclass(frozen=True)
-class When:
-    condition: Condition
-    axes: Axes
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def read_ablation(
         fixed = read_base(relative(top["base"], path), (path.resolve(),))
     unit = unit_of(fixed.pop("unit", None))
     asked = _overrides(overrides)
-    for layer in (_settings(top.get("set"), "set"), asked):
+    for layer in (settings(top.get("set"), "set"), asked):
         images = layer.get("train.images")
         own = {} if images is None else {"train.images": images}  # 0.5x is of what lies below
         fixed |= layer | all_absolute(own, Units(unit, _images(fixed)))
@@ -98,10 +96,10 @@ def read_ablation(
     top = {
         name: value if name == "evaluate" else absolute(value, units) for name, value in top.items()
     }
-    axes = _axes(top.get("axes"), "axes")
-    zips = [group for item in _list(top.get("zip"), "zip") if (group := _zip(item))]
-    columns = _evaluate(top.get("evaluate"))
-    when = [_when(item, columns) for item in _list(top.get("when"), "when")]
+    axes = axes_of(top.get("axes"), "axes")
+    zips = [group for item in listed(top.get("zip"), "zip") if (group := zipped(item))]
+    columns = columns_of(top.get("evaluate"))
+    when = [under(item, columns) for item in listed(top.get("when"), "when")]
     taken = _taken(path, axes, zips, when, columns)
     _check_free(asked, taken)
     if base is None and "base" not in top:
@@ -117,12 +115,12 @@ def read_ablation(
         fixed=fixed,
         axes=axes,
         zips=zips,
-        include=[_include(item, columns) for item in _list(top.get("include"), "include")],
-        exclude=_excludes(_list(top.get("exclude"), "exclude"), columns),
+        include=[included(item, columns) for item in listed(top.get("include"), "include")],
+        exclude=excludes(listed(top.get("exclude"), "exclude"), columns),
         when=when,
         seeds=_seeds(top.get("seeds")) if seeds is None else _first_seeds(seeds),
         evaluate=columns,
-        baseline=_of_cells(_settings(top.get("baseline"), "baseline"), "baseline", columns),
+        baseline=of_cells(settings(top.get("baseline"), "baseline"), "baseline", columns),
     )
 
 
@@ -168,133 +166,6 @@ def _check_complete(path: Path, given: set[str]) -> None:
             )
 
 
-def _of_cells(settings: dict[str, Value], what: str, columns: Axes) -> dict[str, Value]:
-    """Refuse keys that a cell does not have, because they vary along its row."""
-    for key, value in settings.items():
-        if key in columns:
-            raise UserError(
-                f"{value.where}: {what}: '{key}' stands under 'evaluate' (at "
-                f"{columns[key][0].where});\nit is a column, and 'if', 'include' and 'baseline' "
-                "see cells, not columns: remove it from one of them"
-            )
-    return settings
-
-
-def _mapping(value: Value, what: str) -> dict[str, Value]:
-    if not isinstance(value.data, dict):
-        raise UserError(f"{value.where}: {what} must be a mapping, got {got(plain(value))}")
-    return value.data
-
-
-def _list(value: Value | None, what: str) -> list[Value]:
-    if value is None or value.data is None:
-        return []
-    if not isinstance(value.data, list):
-        raise UserError(
-            f"{value.where}: {what} must be a list ('- ...' lines), got {got(plain(value))}"
-        )
-    return value.data
-
-
-def _settings(value: Value | None, what: str) -> dict[str, Value]:
-    if value is None or value.data is None:
-        return {}
-    return flatten(_mapping(value, what))
-
-
-def _axes(value: Value | None, what: str) -> Axes:
-    if value is None or value.data is None:
-        return {}
-    return {key: _axis(key, item, what) for key, item in _mapping(value, what).items()}
-
-
-def _axis(key: str, value: Value, what: str) -> list[Value]:
-    check_key(key, value.where, [k for k in KEYS if k not in JOB_KEYS])
-    if not isinstance(value.data, list):
-        raise UserError(
-            f"{value.where}: {what}: {key}: got {got(plain(value))}; an axis is a list of values "
-            "(one fixed value belongs under 'set')"
-        )
-    if not value.data:
-        raise UserError(
-            f"{value.where}: {what}: {key}: the axis is empty; give it a value or remove it"
-        )
-    return value.data
-
-
-def _zip(value: Value) -> Axes:
-    axes = _axes(value, "zip")
-    lengths = {key: len(values) for key, values in axes.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        raise UserError(f"{value.where}: zip: lists must be equally long: {told}")
-    return axes
-
-
-def _include(value: Value, columns: Axes) -> dict[str, Value]:
-    settings = _of_cells(_settings(value, "include"), "include", columns)
-    for key, item in settings.items():
-        if key in JOB_KEYS:
-            raise UserError(
-                f"{item.where}: include: '{key}' is one for all cells; put it under 'set'"
-            )
-    return settings
-
-
-def _condition(value: Value | None, where: str, columns: Axes) -> Condition:
-    if value is None:
-        raise UserError(f"{where}: 'if' is missing: the values under which it applies")
-    condition: Condition = {}
-    settings = _of_cells(flatten(_mapping(value, "if")), "if", columns)
-    for key, item in settings.items():
-        if item.data == []:
-            raise UserError(f"{item.where}: if: {key}: got []; give the values that it may have")
-        choices = item.data if isinstance(item.data, list) else [item]
-        if key.endswith((".resolution", ".betas")) and not any(
-            isinstance(choice.data, list) for choice in choices
-        ):
-            choices = [item]  # [8, 12] is one size; [[8, 12], 16] are two
-        condition[key] = [check_value(key, choice) for choice in choices]
-    return condition
-
-
-def _excludes(values: list[Value], columns: Axes) -> list[Exclude]:
-    rules: dict[str, Exclude] = {}
-    for value in values:
-        rule = _mapping(value, "exclude")
-        _only(rule, ("name", "if"), "exclude")
-        name = rule["name"].data if "name" in rule else None
-        if not isinstance(name, str):
-            raise UserError(
-                f"{value.where}: exclude: 'name' is missing: the plan counts drops by it"
-            )
-        if name in rules:
-            raise UserError(
-                f"{value.where}: exclude: the name '{short(name)}' stands twice; the plan counts "
-                "drops by it, so give each rule its own"
-            )
-        rules[name] = Exclude(name, _condition(rule.get("if"), value.where, columns))
-    return list(rules.values())
-
-
-def _when(value: Value, columns: Axes) -> When:
-    rule = _mapping(value, "when")
-    _only(rule, ("if", "axes"), "when")
-    if "axes" not in rule:
-        raise UserError(f"{value.where}: when: 'axes' is missing: the axes that exist only then")
-    condition = _condition(rule.get("if"), value.where, columns)
-    return When(condition, _axes(rule["axes"], "when"))
-
-
-def _only(rule: Mapping[str, Value], allowed: tuple[str, ...], what: str) -> None:
-    for key, value in rule.items():
-        if key not in allowed:
-            raise UserError(
-                f"{value.where}: {what}: unknown key '{short(key)}'{nearest(key, allowed)} "
-                f"(it has {', '.join(allowed)})"
-            )
-
-
 def _seeds(value: Value | None) -> tuple[int, ...]:
     if value is None:
         return (0,)
@@ -320,22 +191,6 @@ def _first_seeds(number: int) -> tuple[int, ...]:
     if not 1 <= number <= MAX_SEEDS:
         raise UserError(f"--seeds {number}: allowed are 1 to {MAX_SEEDS:,}")
     return tuple(range(number))
-
-
-def _evaluate(value: Value | None) -> Axes:
-    if value is None or value.data is None:
-        return {}
-    axes: Axes = {}
-    for key, item in _mapping(value, "evaluate").items():
-        dotted = key if "." in key else f"evaluate.{key}"
-        check_key(dotted, item.where, EVALUATION_KEYS)
-        if dotted in axes:
-            raise UserError(
-                f"{item.where}: evaluate: '{dotted}' stands twice (first at "
-                f"{axes[dotted][0].where}); keep one"
-            )
-        axes[dotted] = _axis(dotted, item, "evaluate")
-    return axes
 
 
 def _overrides(overrides: tuple[str, ...]) -> dict[str, Value]:

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.ablation import Ablation, Axes, Condition, When
+from harness.ablation import Ablation
 from harness.config import KEYS
+from harness.rules import Axes, Condition, When
 from harness.settings import check_value
 from harness.yamlfile import Value
 

@@ -274,3 +274,15 @@ def test_rows_say_what_stages_decide(write: Write) -> None:
         with pytest.raises(UserError, match=r"has no effect with train\.stages, which"):
             grid(write, f"{stages}axes: {{{axis}}}\n")
     grid(write, stages + "axes: {train.images: [640]}\n")
+
+
+def test_conditions_on_fields_that_are_lists(write: Write) -> None:
+    stages = "[{resolution: 8, images: 320}, {resolution: 16, images: 320}]"
+    axes = f"axes: {{train.stages: [[], {stages}], model.encoding: [rope, none]}}\n"
+    for condition, left in (("[]", 2), (stages, 2), (f"[[], {stages}]", 0)):
+        rule = f"exclude: [{{name: x, if: {{train.stages: {condition}}}}}]\n"
+        found = grid(write, axes + rule + "include: [{train.batch: 16}]\n").cells
+        assert len(found) == left + 1
+    kept = "set: {train.snapshots: [0.5]}\naxes: {train.batch: [16, 32]}\n"
+    rule = "exclude: [{name: x, if: {train.snapshots: [0.5], train.batch: 16}}]\n"
+    assert len(grid(write, kept + rule).cells) == 1
