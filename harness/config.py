@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from harness.facts import NAMES as DATA_SETS
 from harness.kinds import (
     Decay,
     Extractors,
@@ -34,7 +35,7 @@ class Section(BaseModel):
 
 
 class Data(Section):
-    name: Annotated[str, one_of(("fashion_mnist", "glyphs", "image_folder"))] = Field(
+    name: Annotated[str, one_of(DATA_SETS)] = Field(
         "fashion_mnist", description="data set; its content's digest is checked when it is read"
     )
     folder: Annotated[str, Field(min_length=1), AfterValidator(os.path.abspath)] | None = Field(

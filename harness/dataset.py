@@ -11,11 +11,9 @@ import sys
 
 from harness import fashion_mnist, folder_index, glyphs
 from harness.config import Data
-from harness.facts import DatasetError, Facts
+from harness.facts import NAMES, DatasetError, Facts
 
 __all__ = ["NAMES", "DatasetError", "Facts", "check", "facts", "upsampled"]
-
-NAMES = ("fashion_mnist", "glyphs", "image_folder")
 
 
 def facts(data: Data) -> Facts:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from harness.errors import UserError
 
+NAMES = ("fashion_mnist", "glyphs", "image_folder")
+
 
 class DatasetError(UserError):
     """A data set is missing, damaged or changed; the message says what to do."""

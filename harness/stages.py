@@ -7,7 +7,7 @@ rounded up; steps are counted through all of them.
 import math
 from dataclasses import dataclass
 
-from harness.config import Training
+from harness.config import Stage, Train, Training
 
 Size = tuple[int, int]
 
@@ -27,23 +27,23 @@ class Span:
 
 
 def stages_of(training: Training) -> tuple[Span, ...]:
-    """The stages one after the other; what a stage leaves open is the run's."""
+    """The stages of a canonical training, one after the other."""
     train = training.train
 
-    def span(first: int, images: int, resolution: Size, own: object, resets: bool) -> Span:
-        open_or_own = {
-            key: getattr(train, key) if getattr(own, key) is None else getattr(own, key)
-            for key in ("learning_rate", "warmup", "decay_from")
-        }
+    def span(first: int, images: int, resolution: Size, own: Train | Stage, resets: bool) -> Span:
+        assert own.learning_rate is not None  # canonical
+        assert own.warmup is not None
+        assert own.decay_from is not None
         end = first + math.ceil(images / train.batch)
-        return Span(first, end, resolution, images, **open_or_own, resets=resets)
+        rates = own.learning_rate, own.warmup, own.decay_from
+        return Span(first, end, resolution, images, *rates, resets)
 
     if not train.stages:
         return (span(0, train.images, training.data.resolution, train, resets=False),)
     spans: list[Span] = []
     for stage in train.stages:
         first = spans[-1].end if spans else 0
-        resets = first > 0 and stage.optimizer == "reset"
+        resets = stage.optimizer == "reset"
         spans.append(span(first, stage.images, stage.resolution, stage, resets))
     return tuple(spans)
 
