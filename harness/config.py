@@ -291,6 +291,9 @@ class Job(Section):
     ranks: Annotated[Positive, Field(le=10_000)] = Field(
         1, description="processes that train one run together"
     )
+    nodes: Annotated[Positive, Field(le=10_000)] = Field(
+        1, description="machines that these ranks are spread over, as many on each"
+    )
     checkpoint_every: Positive = Field(200, description="steps between checkpoints")
     log_every: Positive = Field(10, description="steps between lines of metrics.jsonl")
     sample_batch: Annotated[Positive, Field(le=2**20)] | None = Field(

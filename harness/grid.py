@@ -192,6 +192,11 @@ def _check_size(ablation: Ablation, fields: Fields) -> None:
 
 def _check_ranks(ablation: Ablation, cell: Cell, job: Job) -> None:
     train = cell.training.train
+    if job.ranks % job.nodes:
+        raise UserError(
+            f"{ablation.path}: job.ranks {job.ranks} is not divisible by job.nodes {job.nodes}; "
+            "change one of them"
+        )
     if train.batch % (job.ranks * train.accumulation):
         raise UserError(
             f"{ablation.path}: cell '{short(cell.label)}': train.batch {train.batch} is not "
