@@ -1,4 +1,4 @@
-"""DeepSpeed: processes, device and engine. The one file that imports it.
+"""DeepSpeed: processes, device, engine and what it keeps where. The one file that imports it.
 
 `DS_ACCELERATOR` must be set before the import, and its shared-memory collective, which nothing
 here uses, is switched off so that no compiler is needed at start.
@@ -7,17 +7,30 @@ here uses, is switched off so that no compiler is needed at start.
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from harness.config import Train
 
 # Ranks wait for the one that measures, which for a large reference takes hours. A peer that dies
 # closes its connection, and that is seen at once.
 PATIENCE = timedelta(days=1)
+
+MOMENTS = ("exp_avg", "exp_avg_sq")  # as AdamW calls them
+
+
+class Span(NamedTuple):
+    """What a rank holds of a parameter, or of something of its shape: live memory."""
+
+    start: int  # index of the first element, of the parameter's elements in order
+    values: Tensor  # [n], without padding
+    shared: bool  # every rank holds the same
+
+
+Spans = dict[str, Span]  # by the parameter's name
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,14 @@ class World:
         values = [value]
         dist.broadcast_object_list(values, src=0, group=self.control)
         return values[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The values of all ranks, on every rank (collective)."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value, group=self.control)
+        return values
 
 
 def join_world() -> World:
@@ -139,6 +160,92 @@ def make_engine(model: nn.Module, train: Train, world: World) -> Any:
     }
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     return engine
+
+
+def span(parameter: Any, values: Tensor) -> Span:
+    """Of values that lie as this rank's part of a parameter does: whole, or ZeRO stage 3's slice.
+
+    A slice is a padded n-th part of the elements in order, n being the number of ranks.
+    """
+    flat = values.detach().view(-1)
+    if not hasattr(parameter, "ds_tensor"):
+        return Span(0, flat, shared=True)
+    start = dist.get_rank() * flat.numel()
+    return Span(start, flat[: max(0, parameter.ds_numel - start)], shared=False)
+
+
+def spans(engine: Any) -> dict[str, Spans]:
+    """What this rank holds of the fp32 weights ("weight") and of each of AdamW's moments.
+
+    What is written into it before the first step is the engine's after `take_over`.
+    """
+    _make_moments(engine)
+    found: dict[str, Spans] = {kind: {} for kind in ("weight", *MOMENTS)}
+    for kind, by_name in found.items():
+        for name, parameter in engine.module.named_parameters():
+            held = _span_of(engine, parameter, None if kind == "weight" else kind)
+            if held is not None:
+                by_name[name] = held
+    return found
+
+
+def optimizer_steps(engine: Any) -> int:
+    """Steps that AdamW's bias correction has counted."""
+    return int(engine.optimizer.state[_stepped(engine)[0]]["step"])
+
+
+def take_over(engine: Any, steps: int) -> None:
+    """Go on from what was written into `spans`, after so many steps of AdamW (collective)."""
+    from deepspeed.utils import safe_get_local_fp32_param
+
+    for tensor in _stepped(engine):
+        engine.optimizer.state[tensor]["step"].fill_(steps)
+    stage = engine.zero_optimization_stage()
+    if stage in (1, 2):
+        engine.optimizer.update_lp_params()
+    elif stage == 3:
+        for parameter in engine.module.parameters():
+            parameter.ds_tensor.data.copy_(safe_get_local_fp32_param(parameter).data)
+        engine.optimizer.checkpoint_event_prologue()  # small parameters are kept whole as well:
+        engine.optimizer.checkpoint_event_epilogue()  # drop these, and gather them anew
+
+
+def _span_of(engine: Any, parameter: Any, moment: str | None) -> Span | None:
+    """This rank's part of a parameter, or of a moment of it; None where it has none."""
+    from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
+
+    stage, state = engine.zero_optimization_stage(), engine.optimizer.state
+    if stage == 0:
+        return span(parameter, state[parameter][moment] if moment else parameter.data)
+    if stage == 3:
+        if moment:
+            return span(parameter, safe_get_local_optimizer_state(parameter, moment))
+        return span(parameter, safe_get_local_fp32_param(parameter))
+    part = parameter._hp_mapping  # None, or where it lies in this rank's partition
+    if part is None:
+        return None
+    partition = engine.optimizer.single_partition_of_fp32_groups[part.param_group_index]
+    flat, cut = state[partition][moment] if moment else partition.data, part.hp_fragment_address
+    values = flat.narrow(0, cut.start, cut.numel)
+    return Span(part.lp_fragment_address.start, values, shared=False)
+
+
+def _stepped(engine: Any) -> list[Tensor]:
+    """The tensors that AdamW steps: the parameters, or this rank's flat partitions of them."""
+    stage, optimizer = engine.zero_optimization_stage(), engine.optimizer
+    if stage == 0:
+        return list(engine.module.parameters())
+    flat = "fp32_partitioned_groups_flat" if stage == 3 else "single_partition_of_fp32_groups"
+    return list(getattr(optimizer, flat))
+
+
+def _make_moments(engine: Any) -> None:
+    """AdamW's state as its first step would make it, where that is still to come."""
+    for tensor in _stepped(engine):
+        state = engine.optimizer.state[tensor]
+        if not state:
+            state["step"] = torch.zeros((), device=tensor.device)
+            state |= {moment: torch.zeros_like(tensor.data) for moment in MOMENTS}
 
 
 def make_deterministic(threads: int) -> None:

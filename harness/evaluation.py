@@ -20,6 +20,7 @@ from harness import features
 from harness.config import Evaluation, Training
 from harness.data import unseen_images
 from harness.dataset import facts, upsampled
+from harness.ema import damage_of, lost_snapshot
 from harness.engine import World
 from harness.errors import UserError
 from harness.files import FORMAT, Json, read_json, write_atomic, write_json
@@ -35,7 +36,7 @@ from harness.reference import Reference, build, cached, facts_of
 from harness.sample import batch_that_fits, generate
 from harness.shards import Shards, distinct, pixels_sha256, samples_sha256
 from harness.stages import steps_until
-from harness.train import Interrupted, lost_snapshot, make_model, spent
+from harness.train import Interrupted, make_model, spent
 from models.dit import DiT
 
 GRID_ROWS, GRID_COLUMNS = 4, 10  # of the sample grid; a column a class, where there are so few
@@ -69,17 +70,19 @@ def load_model(task: Task, device: torch.device) -> DiT:
     run, training, after = task.run, task.training, task.evaluation.evaluate.after
     file = run.weights_file if after == 1 else run.snapshot_file(steps_until(training, after))
     model = make_model(training)
-    try:
-        model.load_state_dict(load_weights(file))
-    except (FileNotFoundError, SafetensorError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        what = "is missing" if missing else f"is damaged ({error})"
+    what = damage_of(file, (run.done() or {}).get("weights", {}))
+    if not what:
+        try:
+            model.load_state_dict(load_weights(file))
+        except SafetensorError as error:
+            what = f"is damaged ({error})"
+    if what:
         if after < 1:
-            raise UserError(lost_snapshot(file, what)) from None
+            raise UserError(lost_snapshot(file, what))
         raise UserError(
             f"{file}: {what}; delete it and give the same command with --retry-failed: the last "
             "checkpoint has the same weights"
-        ) from None
+        )
     return model.to(device).eval()
 
 

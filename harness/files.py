@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def checksum(content: bytes | Path) -> str:
+    """CRC-32 of the content, or of the file: against damage, not against forgery."""
+    if isinstance(content, bytes):
+        return f"crc32:{zlib.crc32(content):08x}"
+    found = 0
+    with content.open("rb") as file:
+        while part := file.read(2**24):
+            found = zlib.crc32(part, found)
+    return f"crc32:{found:08x}"
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

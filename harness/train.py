@@ -4,17 +4,15 @@ import json
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from safetensors.torch import save as save_tensors
 
 from harness import checkpoint
 from harness.batches import Batches
 from harness.config import Job, Training
 from harness.dataset import facts
-from harness.ema import Ema
+from harness.ema import Ema, damage_of, lost_snapshot, write_weights
 from harness.engine import World, make_engine
 from harness.files import Json, write_atomic, write_json
 from harness.identity import grid_of, position_lengths
@@ -95,6 +93,7 @@ def train(
     code: str,
     progress: Json,
     stop_asked: Callable[[], bool],
+    until: int | None = None,
 ) -> None:
     """Train to the end and write `weights.safetensors` and `DONE`, or stop at a step boundary.
 
@@ -102,6 +101,7 @@ def train(
         code: this code's id.
         progress: filled with step, loss, images/s and time left while it works.
         stop_asked: whether this rank was asked to stop.
+        until: end with a checkpoint after that many steps; None: go to the end.
 
     Raises:
         Interrupted: it was asked to stop; a checkpoint is written.
@@ -109,21 +109,24 @@ def train(
     """
     settings = training.train
     torch.manual_seed(seed)  # the initial weights; everything else is drawn in harness.draws
-    engine = make_engine(make_model(training), settings, world)
+    model = make_model(training)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    engine = make_engine(model, settings, world)
     ema = Ema(engine.module, settings.ema)
     state = checkpoint.load(run, engine, ema, world)
     start, pending = state["step"], state["pending"]
-    codes = sorted({*state["code_ids"], code})
-    check_snapshots(run, training, start, world)
+    codes, sums = sorted({*state["code_ids"], code}), state["weights"]
+    check_snapshots(run, training, start, sums, world)
     kept = {steps_until(training, share) for share in settings.snapshots}
     steps, all_flops = steps_of(training), training_flops(training)
+    end = steps if until is None else until
     log = _open_metrics(run, start) if world.rank == 0 else None
     losses: list[torch.Tensor] = []
     clock, clock_step = time.monotonic(), start
     engine.train()
     progress |= {"stage": "train", "step": start, "steps": steps}
 
-    for step, parts in Batches(training, seed, world).ahead(range(start, steps)):
+    for step, parts in Batches(training, seed, world).ahead(range(start, end)):
         stage = stage_at(training, step)
         if stage.resets and step == stage.first:
             reset(engine.optimizer)
@@ -138,7 +141,7 @@ def train(
 
         done = step + 1
         stopping = world.any(stop_asked())
-        saving = done % job.checkpoint_every == 0 or stopping
+        saving = done % job.checkpoint_every == 0 or stopping or done == end
         logging = done % job.log_every == 0 or done == steps
         if logging or saving or done in kept:
             pending += _step_losses(losses, step, settings.accumulation, world)
@@ -158,20 +161,22 @@ def train(
                 _write_line(log, _metrics(engine, training, done, progress))
             pending = []
         if done in kept:  # before the checkpoint of this step: that one stands for it
-            _write_weights(run.snapshot_file(done), run, ema, world)
+            sums |= write_weights(run.snapshot_file(done), run, ema, world)
         if saving and done < steps:
-            state = {"step": done, "pending": pending, "code_ids": codes}
+            state = {"step": done, "pending": pending, "code_ids": codes, "weights": sums}
             checkpoint.save(run, state, engine, ema, world)
         if stopping and done < steps:
             raise Interrupted(f"stopped at step {done} of {steps}")
+    if end < steps:
+        return
 
-    state = {"step": steps, "pending": [], "code_ids": codes}
+    state = {"step": steps, "pending": [], "code_ids": codes, "weights": sums}
     checkpoint.save(run, state, engine, ema, world)
-    check_snapshots(run, training, steps, world)
-    weights = _write_weights(run.weights_file, run, ema, world)
+    check_snapshots(run, training, steps, sums, world)
+    sums |= write_weights(run.weights_file, run, ema, world)
     if log is not None:
         log.close()
-        _finish(run, training, codes, sum(w.numel() for w in weights.values()))
+        _finish(run, training, {"code_ids": codes, "parameters": parameters, "weights": sums})
     world.barrier()
 
 
@@ -230,42 +235,26 @@ def _write_line(log: TextIO, line: Json) -> None:
     log.flush()
 
 
-def _write_weights(file: Path, run: RunFolder, ema: Ema, world: World) -> dict[str, torch.Tensor]:
-    """Write the averaged weights as they are now, on rank 0; they are returned (collective)."""
-    weights = ema.whole()
-    if world.rank == 0:
-        write_atomic(file, save_tensors(weights, metadata={"run_id": run.run_id}))
-    return weights
-
-
-def check_snapshots(run: RunFolder, training: Training, done: int, world: World) -> None:
+def check_snapshots(
+    run: RunFolder, training: Training, done: int, sums: Json, world: World
+) -> None:
     """Refuse to go on without a snapshot of the `done` steps, which none of the rest would make.
 
     Raises:
-        CheckpointError: the first that is missing, and what to do (on all ranks).
+        CheckpointError: the first that is missing or damaged, and what to do (on all ranks).
     """
-    steps = (steps_until(training, share) for share in training.train.snapshots)
-    files = [run.snapshot_file(step) for step in steps if step <= done]
-    lost = [file for file in files if not file.exists()]
-    if world.any(bool(lost)):
-        raise checkpoint.CheckpointError(lost_snapshot(lost[0] if lost else files[0], "is missing"))
+    lost = ""
+    for step in (steps_until(training, share) for share in training.train.snapshots):
+        file = run.snapshot_file(step)
+        if world.rank == 0 and step <= done and not lost and (wrong := damage_of(file, sums)):
+            lost = lost_snapshot(file, wrong)
+    if lost := world.shared(lost):
+        raise checkpoint.CheckpointError(lost)
 
 
-def lost_snapshot(file: Path, what: str) -> str:
-    """What to do about averaged weights of the middle of a training that cannot be read."""
-    return (
-        f"{file}: {what}; only training again makes it: delete DONE and checkpoints/ beside it "
-        "and give the same command with --retry-failed"
-    )
-
-
-def _finish(run: RunFolder, training: Training, codes: list[str], parameters: int) -> None:
+def _finish(run: RunFolder, training: Training, facts: Json) -> None:
     checkpoint.discard(run)
-    spent_on_it = spent(run, training, 1.0)
-    write_json(
-        run.done_file,
-        {"code_ids": codes, "parameters": parameters, **spent_on_it, "time": time.time()},
-    )
+    write_json(run.done_file, facts | spent(run, training, 1.0) | {"time": time.time()})
 
 
 def spent(run: RunFolder, training: Training, share: float) -> Json:

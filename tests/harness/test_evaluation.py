@@ -1,5 +1,6 @@
 """Evaluations in real processes: killed, shared by ranks, other labels, others' evaluators."""
 
+import os
 import signal
 from io import BytesIO
 from pathlib import Path
@@ -10,14 +11,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.numpy import load_file
+from safetensors.torch import save as save_tensors
 
+from harness.ema import set_damaged_weights_aside
+from harness.engine import World
 from harness.errors import UserError
 from harness.evaluation import image_grid, load_model
 from harness.export import task_of
+from harness.files import Json, checksum, write_json
 from harness.launch import processes
 from harness.launch.processes import Work
 from harness.record import RunFolder
 from harness.run import DONE
+from harness.train import make_model
 from tests.tiny import ABLATION, BASE, command, figures, prepared, wait_for
 
 ONE_SIZE = ABLATION.replace("resolution: [8, 12]", "resolution: [12]")
@@ -183,6 +189,24 @@ def test_weights_that_cannot_be_read_say_what_to_do(tmp_path: Path) -> None:
                 file.write_bytes(content)
             with pytest.raises(UserError, match=f"{file.name}: is {what}.*{remedy}"):
                 load_model(task, torch.device("cpu"))
+
+
+def test_weights_are_those_that_the_training_wrote(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    task, _ = task_of(run.path, run.requests()[0])
+    content = bytearray(save_tensors(make_model(task.training).state_dict()))
+    done: Json = {"code_ids": [], "images": 640, "seconds": 1.0}
+    done |= {"weights": {run.weights_file.name: checksum(bytes(content))}}
+    write_json(run.done_file, done)
+    run.weights_file.write_bytes(content)
+    load_model(task, torch.device("cpu"))
+    content[-10] ^= 1  # of a weight: whatever reads it does not notice
+    run.weights_file.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors: is damaged.*another checksum"):
+        load_model(task, torch.device("cpu"))
+    set_damaged_weights_aside(run, World(0, 1, torch.device("cpu"), None))
+    assert run.done() is None  # so they are made again
+    assert any(name.startswith(".damaged-weights") for name in os.listdir(run.path))
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

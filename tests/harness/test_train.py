@@ -8,6 +8,7 @@ from harness.checkpoint import CheckpointError
 from harness.config import Data, Model, Stage, Train, Training
 from harness.ema import Ema
 from harness.engine import World
+from harness.files import checksum
 from harness.record import RunFolder
 from harness.train import check_snapshots, make_model, reset, spent, training_flops
 
@@ -60,11 +61,15 @@ def test_what_a_share_of_a_training_has_cost(tmp_path: Path) -> None:
 
 def test_a_training_does_not_go_on_without_its_snapshots(tmp_path: Path) -> None:
     run, training = RunFolder(tmp_path), staged(snapshots=(0.25, 0.5))
-    check_snapshots(run, training, 24, ALONE)  # before the first
-    run.snapshot_file(25).touch()
-    check_snapshots(run, training, 49, ALONE)
+    check_snapshots(run, training, 24, {}, ALONE)  # before the first
+    run.snapshot_file(25).write_bytes(b"as written")
+    sums = {"weights-00000025.safetensors": checksum(b"as written")}
+    check_snapshots(run, training, 49, sums, ALONE)
     with pytest.raises(CheckpointError, match=r"weights-00000050.*missing.*--retry-failed"):
-        check_snapshots(run, training, 50, ALONE)
+        check_snapshots(run, training, 50, sums, ALONE)
+    run.snapshot_file(25).write_bytes(b"as damaged")
+    with pytest.raises(CheckpointError, match=r"weights-00000025.*damaged.*--retry-failed"):
+        check_snapshots(run, training, 25, sums, ALONE)
 
 
 def test_a_reset_optimizer_is_a_new_one() -> None:
@@ -123,7 +128,8 @@ def test_an_average_taken_over_goes_on_the_same() -> None:
     with torch.no_grad():
         layer.weight.add_(1)
     one.update(1)
-    two.load(one.averages)
+    for name, span in two.spans().items():
+        span.values.copy_(one.spans()[name].values)
     for ema in (one, two):
         ema.update(2)
     assert torch.equal(one.averages["weight"], two.averages["weight"])
