@@ -1,10 +1,11 @@
 # make demo   a fresh machine to a report;  make test   the whole suite;  make check   the quick checks
+# make test-faults   every fault at 20 random moments: an hour or more
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check data format clean
+.PHONY: demo test check test-faults data format clean
 
 demo: $(READY) data
 	$(BIN)/python -m harness.sweep ablations/quickstart.yaml
@@ -21,6 +22,9 @@ check: $(READY) data
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow" -n auto
+
+test-faults: $(READY) data
+	RESOLUTE_FAULTS=20 $(BIN)/python -m pytest tests/faults -n 2
 
 data: $(READY)
 	$(BIN)/python -m harness.dataset

@@ -308,6 +308,11 @@ class Job(Section):
     retries: Annotated[int, Field(ge=0, le=1000)] = Field(
         2, description="times a run that was lost is started again"
     )
+    scheduler: Annotated[str, one_of(("none", "asha"))] = Field(
+        "none",
+        description="'asha': at each of train.snapshots only runs among the best third by FID so "
+        "far go on (launcher ray)",
+    )
 
 
 class Training(Section):

@@ -11,6 +11,13 @@ class UserError(Exception):
     """
 
 
+class UnreachableError(UserError):
+    """Something that is wanted does not answer now; nothing is lost, and later it will.
+
+    The commands print it and exit with status 1.
+    """
+
+
 def short(text: str) -> str:
     """`text` for a message: on one line, cut at 80 characters."""
     text = " ".join(text.split())

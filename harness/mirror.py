@@ -4,7 +4,6 @@
 already costs no call and gives no second row.
 """
 
-import errno
 import os
 import sqlite3
 import time
@@ -13,10 +12,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from harness.errors import UserError
 from harness.files import Json
+from harness.metric_lines import Place
 
 Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
 
@@ -29,13 +28,13 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what goes wrong is raised; the rest is migration chatter
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # A connection for each call: after a rebuild, none is left on the database that it replaced.
-    "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
+    # MLflow would send a request again whose answer was lost, and make a run twice; and a server
+    # that is away would hold a call up for minutes. Here the next pass looks what has arrived.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
 }
-BRISK = {  # by default MLflow retries a server that is away for minutes; here the next pass does
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
+# Seconds, unless the environment has others.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "PGCONNECT_TIMEOUT": "20"}
+POOL = "MLFLOW_SQLALCHEMYSTORE_POOLCLASS"
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,13 @@ def sqlite_uri(database: Path) -> str:
 def make_client(uri: str) -> Any:
     """An `MlflowClient` that prints nothing, sends no telemetry and gives up soon."""
     os.environ.update(QUIET)
-    for key, value in BRISK.items():
-        os.environ.setdefault(key, value)
+    for name, seconds in PATIENCE.items():
+        os.environ.setdefault(name, seconds)
+    if uri.startswith("sqlite:"):
+        # A connection for each call: after a rebuild, none is left on the old database.
+        os.environ[POOL] = "NullPool"
+    else:
+        os.environ.pop(POOL, None)
     import mlflow.store.db.utils
     from mlflow import MlflowClient
 
@@ -237,7 +241,8 @@ class Memory:
         self.store = store
         self.experiment = store.experiment(record["name"], tags)
         self.runs: dict[Key, Shown] = {}
-        self.seen: dict[Key, object] = {}
+        self.seen: dict[Key, Any] = {}  # what was read and shown of it
+        self.places: dict[Key, Place] = {}  # how far its metrics were read
         self.candidates: dict[Key, list[Shown]] = {}
         for run in store.runs(self.experiment):
             names = ("kind", "cell_id", "run_id")
@@ -270,25 +275,3 @@ class Memory:
             self.store.restore(chosen)
         self.runs[key] = chosen
         return chosen
-
-
-def explain(error: BaseException, uri: str) -> str:
-    """What went wrong with the store, in one line; no credentials of the URI are shown."""
-    if isinstance(error, UserError):
-        return str(error)
-    text = " ".join(str(error).split())
-    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "disk is full" in text:
-        return "no space left on the disk"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if "database is locked" in text:
-        return "the database is locked by another process"
-    for known in ("unable to open database file", "readonly database", "not a database"):
-        if known in text:
-            return f"{urlsplit(uri).path.replace('//', '/')}: {known}"
-    if "Max retries exceeded" in text or "Connection" in text:
-        place = urlsplit(uri)
-        port = f":{place.port}" if place.port else ""
-        return f"no MLflow answers at {place.scheme}://{place.hostname}{port}"
-    text = text.split("[SQL:")[0].split("(Background on")[0]
-    return f"{type(error).__name__}: {text[:200]}"

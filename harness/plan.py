@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class PlannedRun:
         """Every evaluation is there, of this code or of an earlier one."""
         return all(state in ("done", "stale") for state, _ in self.evaluation_states.values())
 
+    def wanted(self, retry_failed: bool) -> tuple[str, ...]:
+        """The evaluations to make: a failed one is tried again on request only."""
+        again = ("new", "stopped", "failed") if retry_failed else ("new", "stopped")
+        return tuple(e for e, (state, _) in self.evaluation_states.items() if state in again)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -51,6 +56,11 @@ class Plan:
 
     def counts(self) -> Counter[str]:
         return Counter(run.state for run in self.runs)
+
+    def startable(self, retry_failed: bool) -> list[PlannedRun]:
+        """The runs that nobody is at work on and that have something to do."""
+        states = ("new", "failed", "stopped") if retry_failed else ("new",)
+        return [run for run in self.runs if run.state in states]
 
     def images_saved(self) -> int:
         """Training images that cells with a common training do not have to see again."""
@@ -92,8 +102,17 @@ class Plan:
         }
 
 
-def make_plan(grid: Grid, outputs: Path) -> Plan:
+def make_plan(
+    grid: Grid,
+    outputs: Path,
+    queued: Mapping[str, str] | None = None,
+    ended: Mapping[str, str] | None = None,
+) -> Plan:
     """Compare a grid with the run folders under `outputs`.
+
+    Args:
+        queued: run id -> what is said of the job that holds it and has not begun with it.
+        ended: run id -> how its job ended, for those whose folders do not tell.
 
     Raises:
         UserError: a folder that a newer version wrote, or a damaged record.
@@ -107,7 +126,11 @@ def make_plan(grid: Grid, outputs: Path) -> Plan:
     runs = []
     for run_id, (group_id, seed, training, label, evaluations) in needs.items():
         folder = run_folder(outputs, run_id)
-        state, reason, states = state_of(folder, evaluations)
+        state, reason, states = state_of(
+            folder, evaluations, (queued or {}).get(run_id, ""), (ended or {}).get(run_id, "")
+        )
+        if state == "stopped" and grid.job.scheduler == "none":
+            state, reason = "new", f"{reason}; goes on, for job.scheduler is none"
         runs.append(
             PlannedRun(folder, group_id, seed, training, label, evaluations, state, reason, states)
         )
@@ -115,9 +138,13 @@ def make_plan(grid: Grid, outputs: Path) -> Plan:
 
 
 def state_of(
-    folder: RunFolder, evaluations: Iterable[str]
+    folder: RunFolder, evaluations: Iterable[str], queued: str = "", ended: str = ""
 ) -> tuple[str, str, dict[str, tuple[str, str]]]:
-    """A run's state, the reason for it, and the same for each of its evaluations."""
+    """A run's state, the reason for it, and the same for each of its evaluations.
+
+    Args:
+        queued: what is said of the job that holds it. ended: how its last job ended.
+    """
     if not folder.exists():
         return "new", "not yet trained", dict.fromkeys(evaluations, ("new", "not yet trained"))
     folder.spec()
@@ -129,16 +156,23 @@ def state_of(
     if done and kinds["done"] == len(states):
         return "done", f"trained, {len(states)} evaluations", states
     if last is not None and last.alive:
-        return "running", _who(last), states
+        return "running", queued or _who(last), states
     if missing == 0 and done:
         return "stale", _first(states, "stale"), states
+    if not done and (why := folder.stopped()) is not None:
+        left = {e: ("stopped", why) for e, (state, _) in states.items() if state == "new"}
+        return "stopped", why, states | left
+    if queued:
+        return "queued", queued, states
     if kinds["failed"] and not kinds["new"]:
         return "failed", _first(states, "failed"), states
     if last is not None and last.data.get("outcome") == "failed":
         return "failed", last.data.get("error") or "no reason was left; see log.txt", states
     if done:
-        return "new", f"trained; {missing} of {len(states)} evaluations are missing", states
-    why = f" ({last.data['error']})" if last is not None and last.data.get("error") else ""
+        why = f" ({ended})" if ended else ""
+        return "new", f"trained; {missing} of {len(states)} evaluations are missing{why}", states
+    error = (last.data.get("error") if last is not None else "") or ended
+    why = f" ({error})" if error else ""
     checkpoints = folder.checkpoints()
     if checkpoints:
         step = int(checkpoints[-1].name.removeprefix("step-"))
@@ -148,7 +182,7 @@ def state_of(
         return "new", reason, states
     if last is not None:
         return "new", f"interrupted before its first checkpoint{why}", states
-    return "new", "not yet trained", states
+    return "new", f"not yet trained{why}", states
 
 
 def _first(states: dict[str, tuple[str, str]], wanted: str) -> str:

@@ -1,6 +1,7 @@
 """Where a result comes from: the code's id, the commit, the diff, the packages, the machine."""
 
 import ast
+import contextlib
 import hashlib
 import os
 import platform
@@ -14,7 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.files import read_json
+
 ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("harness", "models", "reports", "ablations")
+SNAPSHOT = "SNAPSHOT.json"  # in a copy of the code (harness.snapshot): what git would say
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 SEEING = (
@@ -37,9 +42,14 @@ PACKAGES = (
 @cache
 def code_id() -> str:
     """16 hex digits of the SHA-256 over the sources that train, sample and measure."""
-    files = sorted((ROOT / "models").rglob("*.py"))
-    files += [ROOT / "harness" / f"{name}.py" for name in EXECUTED]
-    return _hashed((file, file.read_text()) for file in files)
+    return code_id_of(ROOT)
+
+
+def code_id_of(root: Path) -> str:
+    """The same over the sources under another root, such as a snapshot of them."""
+    files = sorted((root / "models").rglob("*.py"))
+    files += [root / "harness" / f"{name}.py" for name in EXECUTED]
+    return _hashed(((file, file.read_text()) for file in files), root)
 
 
 @cache
@@ -62,10 +72,10 @@ def _meaning_of(names: tuple[str, ...]) -> str:
     return _hashed((file, meaning(file.read_text())) for file in files)
 
 
-def _hashed(sources: Iterable[tuple[Path, str]]) -> str:
+def _hashed(sources: Iterable[tuple[Path, str]], root: Path = ROOT) -> str:
     total = hashlib.sha256()
     for file, text in sources:
-        total.update(f"{file.relative_to(ROOT)}\0".encode())
+        total.update(f"{file.relative_to(root)}\0".encode())
         total.update(hashlib.sha256(text.encode()).digest())
     return total.hexdigest()[:16]
 
@@ -81,14 +91,32 @@ def meaning(source: str) -> str:
     return ast.dump(tree)
 
 
-def _git(*arguments: str) -> str | None:
+def git(root: Path, *arguments: str) -> str | None:
+    """What git says of the checkout `root`, or None where there is no git."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=20
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def origin(root: Path = ROOT) -> dict[str, Any]:
+    """The commit and what differs from it, sources that git does not know included."""
+    if (root / SNAPSHOT).exists():
+        told = read_json(root / SNAPSHOT, needs=("commit", "diff"))
+        return {"commit": told["commit"], "diff": told["diff"]}
+    commit = git(root, "rev-parse", "HEAD")
+    diff = git(root, "diff", "HEAD", "--", "*.py", "*.yaml", "*.toml")
+    sources = [f"{room}/*{suffix}" for room in ROOMS for suffix in (".py", ".yaml")]
+    unknown = git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
+    for name in (unknown or "").splitlines():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            lines = (root / name).read_text().splitlines()
+            new = ["--- /dev/null", f"+++ b/{name}", *(f"+{line}" for line in lines)]
+            diff = "\n".join([diff or "", *new]).lstrip("\n")
+    return {"commit": commit, "diff": diff}
 
 
 def _version(package: str) -> str | None:
@@ -103,8 +131,7 @@ def provenance(device: str) -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "code_id": code_id(),
-        "commit": _git("rev-parse", "HEAD"),
-        "diff": _git("diff", "HEAD", "--", "*.py", "*.yaml", "*.toml"),
+        **origin(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "host": socket.gethostname(),

@@ -13,6 +13,7 @@
         DONE                    the training is finished; written after everything it speaks for
         eval/<eval_id>.json     a finished evaluation with its figures
         eval/<eval_id>.failed.json   why one failed when it was last tried
+        stopped.json            early stopping ended it: after which share, and by which figure
         samples/<eval_id>.png   a grid of its first images
         log.txt                 what its processes printed
 
@@ -109,6 +110,20 @@ class RunFolder:
         file = self.failure_file(eval_id)
         return str(read_json(file, needs=("error",))["error"]) if file.exists() else None
 
+    @property
+    def stopped_file(self) -> Path:
+        return self.path / "stopped.json"
+
+    def stopped(self) -> str | None:
+        """Why early stopping ended this run, or None where it did not."""
+        if not self.stopped_file.exists():
+            return None
+        told = read_json(self.stopped_file, needs=("after", "metric", "value", "place", "of"))
+        return (
+            f"stopped early, after {100 * told['after']:.3g} % of the training: {told['metric']} "
+            f"{told['value']:.3g} there is number {told['place']} of {told['of']} runs so far"
+        )
+
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*"))
@@ -167,6 +182,7 @@ def prepare(
     if not run.exists() or run.spec()["config"]["data"] != spec["config"]["data"]:
         write_json(run.spec_file, spec)
     write_json(run.path / "job.json", job.model_dump(mode="json"))
+    run.stopped_file.unlink(missing_ok=True)  # it goes on
     for eval_id, evaluation in evaluations.items():
         if not run.request_file(eval_id).exists():
             request = {"format": FORMAT, "eval_id": eval_id}

@@ -23,14 +23,18 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import retries
+from harness.allocation import warns_of_the_end
 from harness.claim import PARENT, Claim, claim
 from harness.config import Evaluation, Job, Training
 from harness.errors import UserError, nearest
 from harness.files import Json, read_json, write_json
 from harness.provenance import check_own_packages, code_id, provenance
 from harness.record import RunFolder
+from harness.stages import steps_until
 
 DONE, FAILED, BAD_INPUT, BUSY, STOPPED = 0, 1, 2, 73, 75
+GRACE = 60.0  # seconds that a stopped run has to write its checkpoint
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "evaluations", nargs="*", metavar="EVAL_ID", help="of those asked of it; without, all"
     )
-    options = parser.parse_args(arguments)
+    parser.add_argument(
+        "--until", type=float, metavar="SHARE", help="train to this one of train.snapshots only, "
+        "and make evaluations of what is trained by then"
+    )  # fmt: skip
+    options = parser.parse_intermixed_args(arguments)
     check_own_packages()
     run = RunFolder(options.run_dir.resolve())
     try:
@@ -49,15 +57,18 @@ def main(arguments: list[str] | None = None) -> int:
             raise UserError(f"{options.run_dir}: is no run folder (it has no spec.json)")
         spec, job = run.spec(), read_json(run.path / "job.json")
         wanted = _evaluations(run, options.evaluations)
+        until = None
+        if options.until is not None:
+            until, wanted = _up_to(options.until, _training(spec), wanted, options.evaluations)
     except UserError as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
-    stop = _stop_on_signals()
+    stop = StopRequest()
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     held = None
     try:
         if int(os.environ.get("RANK", 0)) == 0:
-            if run.done() and all(run.result_file(eval_id).exists() for eval_id in wanted):
+            if _trained(run, until) and all(run.result_file(e).exists() for e in wanted):
                 # Another sweep was quicker. Other ranks must not be left waiting for this one.
                 return DONE if ranks == 1 else BUSY
             held = claim(run, code_id=code_id(), ranks=ranks)
@@ -65,25 +76,49 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
                 return BUSY
             _peer_error(run).unlink(missing_ok=True)
-        _end_with_parent(stop)
-        _work(run, spec, Job(**job), wanted, held, stop)
+        _end_with_parent()
+        _work(run, spec, Job(**job), wanted, held, stop, until)
     except Exception as error:
-        return _ended(run, held, error)
+        return _ended(run, held, error, stop)
     if held:
         with contextlib.suppress(OSError):  # all is done, whether or not there is room to say so
             held.end("done")
     return DONE
 
 
-def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
+class StopRequest:
+    """Whether a signal asked for a stop at the next step, and which was the first."""
+
+    def __init__(self) -> None:
+        self.signal, self.time = 0, 0.0
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, _: object) -> None:
+        if not self.signal:
+            self.signal, self.time = number, time.time()
+
+    def __call__(self) -> bool:
+        return bool(self.signal)
+
+    def cause(self) -> str:
+        """What it means: SIGUSR2 is a scheduler's warning, the others somebody's wish."""
+        if self.signal != signal.SIGUSR2:
+            return retries.STOPPED
+        return retries.TIME_LIMIT if warns_of_the_end(self.time) else retries.PREEMPTED
+
+
+def _ended(run: RunFolder, held: Claim | None, error: Exception, stop: StopRequest) -> int:
     """Say and write down how a job that did not finish has ended."""
     from harness.train import Interrupted
 
+    cause = _cause(error, stop)
     reason = f"{type(error).__name__}: {error}".splitlines()[0]
     stopped = isinstance(error, Interrupted)
     kept = stopped  # the same command again goes on
     if _is_full(error, run.path):
         reason, kept = f"no space left on the disk of {run.path}; free some, then go on", True
+        cause = retries.FULL_DISK
     elif not stopped and not isinstance(error, UserError):
         traceback.print_exc()
     if _is_lost_peer(error):
@@ -91,6 +126,7 @@ def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
         time.sleep(2)
         told = _peer_error(run).read_text() if _peer_error(run).exists() else ""
         stopped = kept = not told
+        cause = _cause(RuntimeError(told), stop) if told else retries.LOST
         reason = told or f"another rank of the run was lost ({reason})"
     elif held is None and not kept:
         with contextlib.suppress(OSError):
@@ -100,8 +136,22 @@ def _ended(run: RunFolder, held: Claim | None, error: Exception) -> int:
         # Where even this has no space, the attempt reads as gone, and is taken up again.
         with contextlib.suppress(OSError):
             measured = isinstance(error, EvaluationError)  # the training is none the worse
-            held.end("interrupted" if kept else "done" if measured else "failed", reason)
+            outcome = "interrupted" if kept else "done" if measured else "failed"
+            held.end(outcome, reason, cause)
     return STOPPED if stopped else FAILED
+
+
+def _cause(error: Exception, stop: StopRequest) -> str:
+    from harness.train import Interrupted, NonFiniteLossError
+
+    if isinstance(error, Interrupted):
+        return stop.cause()
+    if isinstance(error, NonFiniteLossError):
+        return retries.NON_FINITE
+    short_of_memory = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+    if isinstance(error, MemoryError) or any(sign in str(error) for sign in short_of_memory):
+        return retries.OUT_OF_MEMORY
+    return retries.ERROR
 
 
 def _peer_error(run: RunFolder) -> Path:
@@ -123,7 +173,8 @@ def _is_full(error: BaseException | None, path: Path) -> bool:
 
 def _is_lost_peer(error: Exception) -> bool:
     """A collective failed because another process is gone, as gloo and NCCL put it."""
-    signs = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe")
+    signs = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe",
+             "EADDRINUSE")  # the port was taken: the next attempt has another  # fmt: skip
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
     return not alone and isinstance(error, RuntimeError) and any(s in str(error) for s in signs)
 
@@ -135,6 +186,7 @@ def _work(
     wanted: dict[str, Evaluation],
     held: Claim | None,
     stop: Callable[[], bool],
+    until: int | None,
 ) -> None:
     """Train if need be, then evaluate; a failed evaluation keeps none of the others back.
 
@@ -151,14 +203,14 @@ def _work(
     ranks = int(os.environ.get("WORLD_SIZE", 1))
     make_deterministic(max(1, job.cpus // ranks))
     world = join_world()
-    training, seed = Training.model_validate_json(json.dumps(spec["config"])), spec["seed"]
+    training, seed = _training(spec), spec["seed"]
     progress: Json = held.progress if held else {}
     if held:
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         found = provenance(name) | {"ranks": world.size, "threads": torch.get_num_threads()}
         write_json(run.path / "provenance" / f"{held.number:04d}.json", found)
-    if run.done() is None:
-        train(run, training, seed, job, world, code_id(), progress, stop)
+    if not _trained(run, until):
+        train(run, training, seed, job, world, code_id(), progress, stop, until)
     failed = []
     for eval_id, evaluation in wanted.items():
         if run.result_file(eval_id).exists():
@@ -181,6 +233,33 @@ def _work(
     world.leave()
     if failed:
         raise EvaluationError("; ".join(failed))
+
+
+def _training(spec: Json) -> Training:
+    return Training.model_validate_json(json.dumps(spec["config"]))
+
+
+def _trained(run: RunFolder, until: int | None) -> bool:
+    """Whether nothing is to be trained up to a snapshot's step, or to the end."""
+    return run.done() is not None or (until is not None and run.snapshot_file(until).exists())
+
+
+def _up_to(
+    share: float, training: Training, wanted: dict[str, Evaluation], asked: list[str]
+) -> tuple[int, dict[str, Evaluation]]:
+    """The steps of a share of the training, and the evaluations that are possible by then.
+
+    Raises:
+        UserError: no snapshot is kept there, or an evaluation that was asked for comes later.
+    """
+    shares = training.train.snapshots
+    if share not in shares:
+        known = f"one of {', '.join(map(repr, shares))}" if shares else "but it has none"
+        raise UserError(f"--until {share}: must be one of the run's train.snapshots, {known}")
+    due = {e: evaluation for e, evaluation in wanted.items() if evaluation.evaluate.after <= share}
+    if later := [eval_id for eval_id in asked if eval_id not in due]:
+        raise UserError(f"{later[0]}: is of after {share:g} of the training; leave --until out")
+    return steps_until(training, share), due
 
 
 class EvaluationError(UserError):
@@ -207,20 +286,8 @@ def _evaluations(run: RunFolder, asked: list[str]) -> dict[str, Evaluation]:
     return dict(sorted(found, key=lambda pair: (pair[1].evaluate.resolution, pair[0])))
 
 
-def _stop_on_signals() -> Callable[[], bool]:
-    """SIGTERM, SIGUSR2 and SIGINT ask for a stop at the next step; the answer says if one came."""
-    asked = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
-
-    def stop_asked() -> bool:
-        return asked.is_set()
-
-    return stop_asked
-
-
-def _end_with_parent(stop: Callable[[], bool]) -> None:
-    """When the launcher that started this process is gone, stop as if asked to."""
+def _end_with_parent() -> None:
+    """When the launcher that started this process is gone, stop as if asked to; then by force."""
     parent = os.environ.get(PARENT)
     if parent is None:
         return
@@ -229,6 +296,8 @@ def _end_with_parent(stop: Callable[[], bool]) -> None:
         while os.getppid() == int(parent):
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        os.kill(os.getpid(), signal.SIGKILL)  # it waits for a rank that is gone, or worse
 
     threading.Thread(target=watch, name="watch parent", daemon=True).start()
 

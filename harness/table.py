@@ -13,7 +13,8 @@ from rich.table import Table
 from harness.claim import last_attempt
 from harness.plan import Plan, PlannedRun, state_of
 
-STYLES = {"done": "green", "running": "cyan", "failed": "red", "stale": "yellow", "new": "dim"}
+STYLES = {"done": "green", "running": "cyan", "queued": "blue", "failed": "red",
+          "stale": "yellow", "stopped": "yellow", "new": "dim"}  # fmt: skip
 UPSAMPLED = "§"  # the reference is of enlarged images
 PLAIN_EVERY = 15.0  # seconds between a run's plain lines
 
@@ -27,9 +28,13 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
 
 
-def status(run: PlannedRun) -> dict[str, str]:
-    """One run's line, read from its folder: state, work, loss, images/s, time left, figures."""
-    state, reason, evaluations = state_of(run.folder, run.evaluations)
+def status(run: PlannedRun, queued: str = "", ended: str = "") -> dict[str, str]:
+    """One run's line, read from its folder: state, work, loss, images/s, time left, figures.
+
+    Args:
+        queued: what is said of the job that holds it. ended: how its last job ended.
+    """
+    state, reason, evaluations = state_of(run.folder, run.evaluations, queued, ended)
     measured = sum(s in ("done", "stale") for s, _ in evaluations.values())
     line = {
         "run": run.run_id[:8],
@@ -109,19 +114,19 @@ def show_plan(plan: Plan, console: Console, every_run: bool) -> None:
     )
     console.print(f"[bold]{escape(grid.ablation.question)}[/]")
     console.print(
-        f"{_counted(len(grid.cells), 'cell')} x {_counted(len(grid.ablation.seeds), 'seed')}: "
-        f"{_counted(len(plan.runs), 'training')} "
+        f"{counted(len(grid.cells), 'cell')} x {counted(len(grid.ablation.seeds), 'seed')}: "
+        f"{counted(len(plan.runs), 'training')} "
         f"({', '.join(f'{n} {state}' for state, n in sorted(counts.items()))}), "
-        f"{_counted(evaluations, 'evaluation')} ({measured} done)"
+        f"{counted(evaluations, 'evaluation')} ({measured} done)"
     )
     saved = plan.trainings_without_sharing - len(plan.runs)
     if saved:
         console.print(
-            f"sharing saves {saved} of {_counted(plan.trainings_without_sharing, 'training')} "
+            f"sharing saves {saved} of {counted(plan.trainings_without_sharing, 'training')} "
             f"({plan.images_saved():,} training images{_gpu_hours(plan)})"
         )
     for rule, count in grid.dropped.items():
-        console.print(f"exclude '{rule}' dropped {_counted(count, 'cell')}", markup=False)
+        console.print(f"exclude '{rule}' dropped {counted(count, 'cell')}", markup=False)
     for note in grid.notes:
         console.print(note, markup=False)
     if not every_run:
@@ -137,7 +142,8 @@ def show_plan(plan: Plan, console: Console, every_run: bool) -> None:
     console.print(table)
 
 
-def _counted(count: int, thing: str) -> str:
+def counted(count: int, thing: str) -> str:
+    """`1 run`, `3 runs`."""
     return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
@@ -160,6 +166,9 @@ class Watch:
 
     def __init__(self, runs: list[PlannedRun], console: Console) -> None:
         self.runs, self.console = runs, console
+        # Of each run id, what `status` takes; whoever knows sets them anew.
+        self.queued: Mapping[str, str] = {}
+        self.ended: Mapping[str, str] = {}
         self._stop = threading.Event()
         target = self._live if console.is_terminal else self._plain
         self._thread = threading.Thread(target=target, name="table", daemon=True)
@@ -178,9 +187,16 @@ class Watch:
                 live.update(self._table())
             live.update(self._table())
 
+    def lines(self) -> list[dict[str, str]]:
+        """Every run's line as it is now."""
+        return [
+            status(run, self.queued.get(run.run_id, ""), self.ended.get(run.run_id, ""))
+            for run in self.runs
+        ]
+
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False)
-        lines = [status(run) for run in self.runs]
+        lines = self.lines()
         height = max(5, self.console.height - 6)
         working = [line for line in lines if line["state"] == "running"]
         others = [line for line in lines if line["state"] != "running"]
@@ -197,7 +213,7 @@ class Watch:
         captions = []
         if len(lines) > len(shown):
             left = len(lines) - len(shown)
-            captions.append(f"and {_counted(left, 'more run')}")
+            captions.append(f"and {counted(left, 'more run')}")
         if any(UPSAMPLED in line["figures"] for line in shown):
             captions.append(f"{UPSAMPLED} measured against upsampled images")
         table.caption = "; ".join(captions) or None
@@ -207,19 +223,19 @@ class Watch:
         told: dict[str, tuple[str, float]] = {}
         while True:
             stopping = self._stop.wait(1.0)
-            for run in self.runs:
-                line = status(run)
+            for run, line in zip(self.runs, self.lines(), strict=True):
                 key = f"{line['state']} {line['evaluations']}"
                 before, when = told.get(run.run_id, ("", 0.0))
                 due = line["state"] == "running" and time.monotonic() - when > PLAIN_EVERY
                 if (key != before and (before or line["state"] != "new")) or due:
                     told[run.run_id] = (key, time.monotonic())
-                    print(_plain_line(line), flush=True)
+                    print(plain_line(line), flush=True)
             if stopping:
                 return
 
 
-def _plain_line(line: dict[str, str]) -> str:
+def plain_line(line: dict[str, str]) -> str:
+    """A run's line as text."""
     parts = [line["run"], f"seed {line['seed']}", line["cell"], line["state"], line["work"]]
     if line["loss"]:
         parts.append(f"loss {line['loss']}")

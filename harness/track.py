@@ -1,45 +1,52 @@
 """Mirror run folders into MLflow. The folders are the truth; MLflow can be made of them anew.
 
-    python -m harness.track follow NAME...   keep up with running ablations until stopped
-    python -m harness.track sync             once, for the named ablations or all
-    python -m harness.track rebuild          a new database, in place of the old one when complete
+    python -m harness.track follow [NAME...]   keep up with running ablations until stopped
+    python -m harness.track sync [NAME...]     once
+    python -m harness.track rebuild            a new OUTPUTS/mlflow.db, in place of the old one
 
+Without names all ablations of OUTPUTS are meant; `follow` takes up those that are swept later too.
 An ablation is an experiment, a cell a run, a seed a run nested in it. Whatever is there already is
 left alone, so every command may be given again. One process at a time writes, under a lock on
-OUTPUTS/mlflow.lock. `rebuild` puts OUTPUTS/mlflow.db in place by rename: start an open `mlflow ui`
-anew after it; what was written by hand in the UI is not kept.
+OUTPUTS/mlflow.lock. Jobs never ask MLflow anything: only this command does, on any machine that
+sees OUTPUTS.
+
+The store is OUTPUTS/mlflow.db, or what --mlflow-uri or the variable RESOLUTE_MLFLOW_URI names. A
+password belongs into the variable: a command line is shown to every user of the machine. `rebuild`
+is for OUTPUTS/mlflow.db alone, which it puts in place by rename: start an open `mlflow ui` anew
+after it; what was written by hand in the UI is not kept. Any other store is made anew by a `sync`
+into an empty one.
 """
 
 import argparse
-import fcntl
-import json
 import os
 import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from harness.claim import PARENT
 from harness.errors import UserError, nearest
-from harness.files import read_json
+from harness.files import Json, read_json
 from harness.identity import digest
 from harness.mirror import (
     Memory,
     Store,
     create_database,
-    explain,
     replace_database,
     sqlite_uri,
     unfinished_name,
 )
-from harness.tracked import milliseconds, short_names, show_cell
+from harness.reading import milliseconds
+from harness.store_address import VARIABLE, check_address, explain, has_password, public
+from harness.tracked import short_names, show_cell
+from harness.writer_lock import new_token, others_wrote, writing
 
 EVERY = 2.0  # seconds between the passes of `follow`
+PATIENCE = 60.0  # seconds that a last pass waits for another process to end its own
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,37 +54,57 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.track", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command, count, text in (
-        ("follow", "+", "mirror every 2 seconds until stopped"),
-        ("sync", "*", "mirror once"),
-        ("rebuild", "", "make the database anew from the run folders"),
+    for command, text in (
+        ("follow", "mirror every 2 seconds until stopped"),
+        ("sync", "mirror once"),
+        ("rebuild", "make OUTPUTS/mlflow.db anew from the run folders"),
     ):
         sub = commands.add_parser(command, help=text, description=text)
         sub.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR")
-        if count:
-            uri = "another MLflow than OUTPUTS/mlflow.db, such as http://host:5000"
-            sub.add_argument("--mlflow-uri", metavar="URI", help=uri)
-            sub.add_argument("names", nargs=count, metavar="NAME", help="an ablation's name")
+        if command != "rebuild":
+            where = "another MLflow than OUTPUTS/mlflow.db, such as http://host:5000 or " \
+                f"postgresql+psycopg2://user@host/database (default: ${VARIABLE})"  # fmt: skip
+            sub.add_argument("--mlflow-uri", metavar="URI", help=where)
+            sub.add_argument("names", nargs="*", metavar="NAME", help="an ablation's name")
     options = parser.parse_args(arguments)
+    uri: str | None = None
     try:
         outputs = options.outputs.resolve()
-        names = ablation_names(outputs, getattr(options, "names", []))
-        if options.command == "follow":
-            return follow(outputs, names, options.mlflow_uri)
-        if options.command == "sync":
-            problems = Mirror(outputs, options.mlflow_uri).sync(names)
-        else:
+        if options.command == "rebuild":
+            names = ablation_names(outputs, [])
             problems = rebuild(outputs, names)
+        else:
+            uri = _address(options.mlflow_uri)
+            if options.command == "follow":
+                if options.names:
+                    ablation_names(outputs, options.names)
+                return follow(outputs, options.names, uri)
+            names = ablation_names(outputs, options.names)
+            problems = Mirror(outputs, uri).sync(names)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
     if problems:
         _say(problems)
         return 1
-    print(f"{', '.join(names)}: up to date", end="")
-    own = not getattr(options, "mlflow_uri", None)
-    print(f"; {ui_command(outputs)}, then 'Model training' at the top left" if own else "")
+    place = f" in {public(uri)}" if uri else f"; {ui_command(outputs)}, then 'Model training' " \
+        "at the top left"  # fmt: skip
+    print(f"{', '.join(names)}: up to date{place}")
     return 0
+
+
+def _address(given: str | None) -> str | None:
+    """The store that is named, or None for OUTPUTS/mlflow.db."""
+    uri = given or os.environ.get(VARIABLE)
+    if not uri:
+        return None
+    check_address(uri)
+    if given and has_password(uri):
+        _say([f"the process list shows the password in --mlflow-uri; {VARIABLE} would not"])
+    return uri
 
 
 def ui_command(outputs: Path) -> str:
@@ -114,16 +141,29 @@ def ablation_names(outputs: Path, asked: Sequence[str]) -> list[str]:
 
 
 def follow(outputs: Path, names: Sequence[str], uri: str | None = None) -> int:
-    """Mirror until a signal, or the end of the parent process, then once more; returns 0."""
+    """Mirror until a signal, or the end of the parent process, then once more; returns 0.
+
+    Args:
+        names: the ablations; none: all that are there at each pass.
+    """
     asked: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        asked.append(number)
+        signal.signal(number, signal.SIG_DFL)  # asked again: at once; a later pass goes on
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: asked.append(number))
+        signal.signal(number, stop)
     parent = os.environ.get(PARENT)
+    ends: list[float] = []  # when a last pass stops to wait for others
 
     def ending() -> bool:
-        return bool(asked) or (parent is not None and os.getppid() != int(parent))
+        orphaned = parent is not None and os.getppid() != int(parent)
+        if not ends and (asked or orphaned):
+            ends.append(time.monotonic() + PATIENCE)
+        return bool(ends)
 
-    mirror = Mirror(outputs, uri)
+    mirror = Mirror(outputs, uri, give_up=lambda: ending() and time.monotonic() > ends[0])
     told: list[str] = []
     while True:
         last = ending()
@@ -146,7 +186,7 @@ def rebuild(outputs: Path, names: Sequence[str]) -> list[str]:
     """
     database = outputs / "mlflow.db"
     try:
-        with _locked(outputs) as lock:
+        with writing(outputs, give_up=_never) as lock:
             new = unfinished_name(database)
             mirror = Mirror(outputs, sqlite_uri(new))
             problems = mirror.mirror_all(names)
@@ -162,12 +202,8 @@ def rebuild(outputs: Path, names: Sequence[str]) -> list[str]:
         return [explain(error, sqlite_uri(database))]
 
 
-@contextmanager
-def _locked(outputs: Path) -> Iterator[IO[str]]:
-    """Hold the lock of the one writer. The file says who wrote each experiment last."""
-    with (outputs / "mlflow.lock").open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield file
+def _never() -> bool:
+    return False
 
 
 def _say(problems: list[str]) -> None:
@@ -178,21 +214,26 @@ def _say(problems: list[str]) -> None:
 class Mirror:
     """Run folders on one side, an MLflow store on the other."""
 
-    def __init__(self, outputs: Path, uri: str | None = None) -> None:
+    def __init__(
+        self, outputs: Path, uri: str | None = None, give_up: Callable[[], bool] = _never
+    ) -> None:
         self.outputs = outputs
         self.uri = uri or sqlite_uri(outputs / "mlflow.db")
-        self.token = f"{os.getpid()}.{time.monotonic_ns()}"
+        self.give_up = give_up  # asked while another process writes
+        self.token = new_token()
         self.store: Store | None = None
         self.memories: dict[str, Memory] = {}
+        self.records: dict[str, tuple[object, Json, list[str]]] = {}
 
-    def sync(self, names: Sequence[str]) -> list[str]:
-        """Mirror what is new; never raises.
+    def sync(self, names: Sequence[str] = ()) -> list[str]:
+        """Mirror what is new of some ablations, or of all; never raises.
 
         Returns:
             What went wrong, a line each: nothing, a store that is away, damaged run folders.
         """
         try:
-            with _locked(self.outputs) as lock:
+            with writing(self.outputs, self.give_up) as lock:
+                names = names or ablation_names(self.outputs, [])
                 self._forget_what_others_wrote(lock, names)
                 return self.mirror_all(names)
         except Exception as error:
@@ -200,19 +241,9 @@ class Mirror:
             return [explain(error, self.uri)]
 
     def _forget_what_others_wrote(self, lock: IO[str], names: Sequence[str]) -> None:
-        lock.seek(0)
-        try:
-            writers = json.loads(lock.read() or "{}")
-        except ValueError:
-            writers = {}
-        mine = {f"{digest(self.uri)}/{name}": name for name in names}
-        for key, name in mine.items():
-            if writers.get(key) != self.token:
-                self.memories.pop(name, None)
-        if any(writers.get(key) != self.token for key in mine):
-            lock.truncate(0)
-            lock.write(json.dumps(writers | dict.fromkeys(mine, self.token)))
-            lock.flush()
+        keys = {f"{digest(public(self.uri))}/{name}": name for name in names}
+        for key in others_wrote(lock, keys, self.token):
+            self.memories.pop(keys[key], None)
 
     def mirror_all(self, names: Sequence[str]) -> list[str]:
         """One pass, with the lock held; raises what the store raises."""
@@ -224,16 +255,27 @@ class Mirror:
             self.store = Store(self.uri, self.outputs / "mlartifacts")
         problems: list[str] = []
         for name in names:
-            record = read_json(self.outputs / "ablations" / f"{name}.json")
+            record, shorts = self._record(name)
             if name not in self.memories:
                 self.memories[name] = Memory(self.store, record)
-            for index, short in enumerate(short_names(record)):
+            for index, short in enumerate(shorts):
                 try:
                     show_cell(self.memories[name], self.outputs, record, index, short)
                 except UserError as error:  # a damaged folder does not hold up the others
                     problems.append(str(error))
             show_report(self.memories[name], self.outputs / "reports" / name)
         return list(dict.fromkeys(problems))
+
+    def _record(self, name: str) -> tuple[Json, list[str]]:
+        """The ablation's grid and the names of its cells, read again when it was swept anew."""
+        file = self.outputs / "ablations" / f"{name}.json"
+        stat = file.stat() if file.exists() else None
+        version = (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else None
+        known = self.records.get(name)
+        if known is None or known[0] != version:
+            record = read_json(file)
+            known = self.records[name] = (version, record, short_names(record))
+        return known[1], known[2]
 
 
 def show_report(memory: Memory, folder: Path) -> None:

@@ -51,8 +51,13 @@ def scalar(text: str) -> object:
     return text
 
 
-def load(path: Path) -> dict[str, Value]:
+def load(
+    path: Path, needs: str = "an ablation needs at least 'question' and 'base'"
+) -> dict[str, Value]:
     """The top-level mapping of a YAML file: name -> Value, nested mappings as dicts of Values.
+
+    Args:
+        needs: what is said of a file with nothing in it.
 
     Raises:
         UserError: the file cannot be read, is no UTF-8, is no YAML, is no mapping, holds a tag,
@@ -68,7 +73,7 @@ def load(path: Path) -> dict[str, Value]:
         ) from None
     node = _compose(text, str(path))
     if node is None:
-        raise UserError(f"{path}: is empty; an ablation needs at least 'question' and 'base'")
+        raise UserError(f"{path}: is empty; {needs}")
     if not isinstance(node, yaml.MappingNode):
         raise UserError(
             f"{path}:{node.start_mark.line + 1}: must be a mapping of 'key: value' lines"

@@ -124,6 +124,11 @@ class Sweep:
         return frozenset((row.cell_id, row.column) for row in self.rows)
 
     @cached_property
+    def stopped(self) -> frozenset[tuple[str, Column]]:
+        """The cells and the columns that have no result because early stopping ended a run."""
+        return frozenset((r.cell_id, r.column) for r in self.rows if r.state == "stopped")
+
+    @cached_property
     def trained(self) -> "Sweep":
         """Without the columns of snapshots from the midst of the training."""
         return self.narrowed(finals(self.columns))
@@ -191,7 +196,7 @@ def read(record: Json, outputs: Path) -> Sweep:
         for measurement in cell["measurements"]
         for one in cell["runs"]
     ]
-    rows = list({(r.cell_id, r.column, r.seed): r for r in rows}.values())
+    rows = _without_stopped(list({(r.cell_id, r.column, r.seed): r for r in rows}.values()))
     columns = all_columns([r.column for r in rows if r.cell_id == one] for one in methods)
     return Sweep(
         name=record["name"],
@@ -211,6 +216,20 @@ def read(record: Json, outputs: Path) -> Sweep:
         code_id=code_id(),
         protocols=_protocols(rows, columns),
     )
+
+
+def _without_stopped(rows: list[Row]) -> list[Row]:
+    """Where a seed was stopped early, the other seeds of the row are no result either.
+
+    They were picked by their figures, so their mean would flatter the row.
+    """
+    stopped = {(row.cell_id, row.column) for row in rows if row.state == "stopped"}
+    return [
+        replace(row, state="stopped", metrics={}, intervals={}, marks={}, influence=None)
+        if (row.cell_id, row.column) in stopped
+        else row
+        for row in rows
+    ]
 
 
 def _twins(

@@ -133,9 +133,14 @@ def upsampled_references(sweep: Sweep, metrics: Sequence[str]) -> list[str]:
 
 
 def blanks(sweep: Sweep) -> list[str]:
-    """What a blank means, where a row does not have every column."""
+    """What a blank means, where a row does not have every column, and what `stopped` does."""
     ragged = len(sweep.asked) < len(sweep.columns) * len(sweep.methods)
-    return ["Blank: the row has no such column, so nothing is missing."] if ragged else []
+    told = ["Blank: the row has no such column, so nothing is missing."] if ragged else []
+    if sweep.stopped:
+        told.append(
+            "Stopped: early stopping ended a run of the row before that, so it has no result there."
+        )
+    return told
 
 
 def twins(sweep: Sweep) -> list[str]:

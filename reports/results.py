@@ -54,7 +54,9 @@ def metric_table(sweep: Sweep, metrics: Sequence[str], where: str = "") -> Table
 
 
 def _empty(sweep: Sweep, cell_id: str, column: Column) -> Cell:
-    """A dash where a figure is not there yet, nothing where none was asked for."""
+    """A dash where a figure is not there yet, nothing where none was asked for, or `stopped`."""
+    if (cell_id, column) in sweep.stopped:
+        return Cell("stopped")
     return Cell(NOTHING if (cell_id, column) in sweep.asked else "")
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm_cluster import slurm  # noqa: F401  # a fixture for all
 from tests.tiny import ABLATION, BASE, Write
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from tests.tiny import ROOT, command
 
-HEAVY = {"torch", "torchvision", "ray", "mlflow", "deepspeed", "torch_fidelity"}
+HEAVY = {"torch", "torchvision", "ray", "mlflow", "deepspeed", "submitit", "torch_fidelity"}
 QUICK = (
-    "ablation", "canonical", "claim", "config", "dataset", "errors", "extractors", "files", "grid",
-    "identity", "plan", "provenance", "record", "stages", "sweep", "table", "yamlfile",
+    "ablation", "canonical", "claim", "conclude", "config", "dataset", "errors", "extractors",
+    "files", "grid", "identity", "launch.batch", "launch.job_script", "launch.profile",
+    "launch.slurm_job", "launch.squeue", "options", "plan", "provenance", "queued", "record",
+    "retries", "snapshot", "stages", "store_address", "sweep", "table", "yamlfile",
 )  # fmt: skip
 
 
@@ -48,7 +50,9 @@ def users_of(package: str) -> set[str]:
 
 def test_each_of_the_great_libraries_is_imported_in_one_file() -> None:
     assert users_of("deepspeed") == {"harness/engine.py"}
-    assert users_of("ray") == {"harness/launch/ray.py"}
+    assert users_of("submitit") == {"harness/launch/slurm.py"}
+    rays = {f"harness/launch/{name}.py" for name in ("ray", "ray_trial", "asha")}
+    assert users_of("ray") == rays
     assert users_of("mlflow") == {"harness/mirror.py"}
 
 

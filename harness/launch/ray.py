@@ -1,6 +1,7 @@
 """The Ray launcher: Ray Tune over a list of run folders, here or on a cluster.
 
-Ray decides where and when a run works, and starts one again that was lost. It plans nothing and
+Ray decides where and when a run works, and starts one again that was lost; with `job.scheduler`
+asha it also decides at each rung (`harness.rungs`) whether a run goes on. It plans nothing and
 keeps nothing: a trial starts the same `python -m harness.run RUN_DIR` as every launcher, results
 are judged by the run folders, and Ray's own experiment state is scratch.
 """
@@ -9,69 +10,79 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from harness.claim import LAUNCHER, PARENT, last_attempt, launcher
 from harness.config import Job
 from harness.errors import UserError
-from harness.launch import processes
+from harness.launch import asha
 from harness.launch.processes import Work
+from harness.launch.ray_trial import trial
 from harness.provenance import ROOT
+from harness.record import RunFolder
+from harness.rungs import figure
 
-# Its memory monitor ends the whole experiment, not one trial, when a node runs short; usage
-# statistics and banners are nobody's business. All are read when ray is imported or started.
+# Usage statistics and banners are nobody's business. The memory monitor would end all runs of a
+# node that is short of memory, so a cluster of our own has none. A cluster of one machine listens
+# on loopback alone: the variable's name is of systems where Ray has no other. All are read when
+# ray is imported or started.
 ENVIRONMENT = {
-    "RAY_memory_monitor_refresh_ms": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last report has no figure
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+OF_A_LOCAL_CLUSTER = {
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+# Ray's own count of a trial's failures knows no progress (harness.retries does): it only ends what
+# never gets as far as an attempt.
+MAX_FAILURES = 100
 
 
-def _trial(config: dict[str, Any]) -> None:
-    """Runs in a Ray worker: one attempt at one run.
-
-    Raises:
-        RuntimeError: the run was lost; Ray starts it again.
-    """
-    from ray import tune
-
-    job = Job(**config["job"])
-    work = Work(Path(config["work"]["run_dir"]), tuple(config["work"]["evaluations"]))
-    status = processes.wait(processes.start(work, job.ranks, job.cpus))
-    if status in processes.WORTH_A_RETRY:
-        raise RuntimeError(f"the run was lost (status {status})")
-    tune.report({"status": status})
-
-
-def _run_id(trial: Any) -> str:
-    return Path(trial.config["work"]["run_dir"]).name
-
-
-def launch(works: Sequence[Work], job: Job, address: str | None = None) -> None:
+def launch(
+    works: Sequence[Work],
+    job: Job,
+    address: str | None = None,
+    ladders: asha.Ladders | None = None,
+) -> None:
     """Do every piece of work, as many at once as the resources in `job` allow.
 
     Args:
         address: of a running Ray cluster; without one a local cluster is started and ended.
+        ladders: run id -> rungs, of every run that those in `works` are compared with on the way;
+            None or empty: each goes to its end.
 
     Raises:
         UserError: the cluster cannot be reached, or no node has what one run asks for.
         KeyboardInterrupt: as it came; the runs are told to stop.
     """
+    os.environ |= ENVIRONMENT | (OF_A_LOCAL_CLUSTER if address is None else {})
     if address not in (None, "auto"):
         _check_reachable(address)
-    os.environ |= ENVIRONMENT
+    if address is not None:
+        _authenticate(address)
     import ray
     from ray import tune
 
+    outputs = works[0].run_dir.parent.parent
     scratch = Path(tempfile.mkdtemp(prefix="resolute-ray-"))
+    own = {name: v for name, v in os.environ.items() if name.startswith("RESOLUTE_")}
+    own.pop(PARENT, None)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(
             address=address or "local",
@@ -79,31 +90,35 @@ def launch(works: Sequence[Work], job: Job, address: str | None = None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             configure_logging=True,
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            runtime_env={"env_vars": own | {"PYTHONPATH": str(ROOT), LAUNCHER: launcher()}},
         )
+        for number, handler in handlers.items():  # Ray's own end the process at once
+            signal.signal(number, handler)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"--ray-address {address}: cannot be reached: {reason}") from None
     try:
-        _check_resources(ray.nodes(), job)
+        check_resources(ray.nodes(), job)
+        _take_memory_kills_for_lost_actors()
+        bundle = {"CPU": job.cpus / job.nodes, "GPU": job.gpus / job.nodes}
+        resources = tune.PlacementGroupFactory([bundle] * job.nodes, strategy="STRICT_SPREAD")
         tuner = tune.Tuner(
-            tune.with_resources(_trial, {"CPU": job.cpus, "GPU": job.gpus}),
+            tune.with_resources(trial, resources),
             param_space={
-                "work": tune.grid_search(
-                    [{"run_dir": str(w.run_dir), "evaluations": w.evaluations} for w in works]
-                ),
+                "work": tune.grid_search([_facts(work, ladders) for work in works]),
                 "job": job.model_dump(mode="json"),
             },
             tune_config=tune.TuneConfig(
                 trial_name_creator=_run_id,
                 trial_dirname_creator=_run_id,
+                scheduler=asha.scheduler(ladders, outputs) if ladders else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="sweep",
                 storage_path=str(scratch),
                 verbose=0,
-                failure_config=tune.FailureConfig(max_failures=job.retries),
+                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
         logging.getLogger("ray").setLevel(logging.CRITICAL)  # failed trials stand in our table
@@ -112,6 +127,24 @@ def launch(works: Sequence[Work], job: Job, address: str | None = None) -> None:
         with contextlib.suppress(Exception):
             ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _facts(work: Work, ladders: asha.Ladders | None) -> dict[str, Any]:
+    """What a trial is told: plain data, that Ray carries from one machine to another."""
+    run = RunFolder(work.run_dir)
+    rungs = (ladders or {}).get(run.run_id, ())
+    last = last_attempt(run)
+    return {
+        "run_dir": str(work.run_dir),
+        "evaluations": work.evaluations,
+        "attempts": last.number if last else 0,  # of earlier commands
+        # Where it is measured already, it was judged, or is told to go on all the same.
+        "rungs": [(n, asdict(r)) for n, r in enumerate(rungs) if figure(run, r) is None],
+    }
+
+
+def _run_id(trial: Any) -> str:
+    return Path(trial.config["work"]["run_dir"]).name
 
 
 def _check_reachable(address: str) -> None:
@@ -130,17 +163,73 @@ def _check_reachable(address: str) -> None:
         ) from None
 
 
-def _check_resources(nodes: list[dict[str, Any]], job: Job) -> None:
-    """A run that fits on no node would wait for ever.
+def _authenticate(address: str) -> None:
+    """Show a token to a cluster that asks for one, and none to one that has none.
+
+    Ray itself does neither, unless RAY_AUTH_MODE says which: it tries in vain for long.
 
     Raises:
-        UserError: what is asked for, and what the largest node has.
+        UserError: the cluster asks for another token than there is here, or does not answer.
     """
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    fits = any(n.get("CPU", 0) >= job.cpus and n.get("GPU", 0) >= job.gpus for n in alive)
-    if not fits:
-        largest = max(alive, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
-        raise UserError(
-            f"a run asks for job.cpus {job.cpus} and job.gpus {job.gpus:g}, but the largest node "
-            f"has {largest.get('CPU', 0):g} CPUs and {largest.get('GPU', 0):g} GPUs; ask for less"
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    check = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
+    check += [] if address == "auto" else ["--address", address]
+    said = ""
+    for mode in ("disabled", "token"):
+        ended = subprocess.run(
+            check, env=os.environ | {"RAY_AUTH_MODE": mode}, capture_output=True, text=True
         )
+        if ended.returncode == 0:
+            os.environ["RAY_AUTH_MODE"] = mode
+            return
+        said = ended.stderr.strip()
+        if "oken" not in said:
+            raise UserError(f"--ray-address {address}: {(said.splitlines() or ['no answer'])[-1]}")
+    raise UserError(
+        f"--ray-address {address}: asks for a token that is not here; put the cluster's into "
+        "~/.ray/auth_token, or name its file with RAY_AUTH_TOKEN_PATH"
+    )
+
+
+def check_resources(nodes: list[dict[str, Any]], job: Job) -> None:
+    """A run that fits nowhere would wait for ever.
+
+    Raises:
+        UserError: what is asked for, and what there is.
+    """
+    cpus, gpus = job.cpus / job.nodes, job.gpus / job.nodes
+    if gpus > 1 and gpus % 1:
+        raise UserError(f"job.gpus {gpus:g} on a node: Ray gives one GPU or less, or whole ones")
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    fits = sum(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive)
+    if fits < job.nodes:
+        largest = max(alive, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
+        there = f"{largest.get('CPU', 0):g} CPUs and {largest.get('GPU', 0):g} GPUs"
+        spread = f", spread over job.nodes {job.nodes}" if job.nodes > 1 else ""
+        raise UserError(
+            f"a run asks for job.cpus {job.cpus} and job.gpus {job.gpus:g}{spread}, but "
+            f"{fits} of {len(alive)} nodes have that, the largest has {there}; ask for less"
+        )
+
+
+def _take_memory_kills_for_lost_actors() -> None:
+    """So that a kill by Ray's memory monitor costs an attempt, and not the sweep.
+
+    On somebody's cluster the monitor is on. It ends all workers of a node that is short of memory,
+    and what they answer then is an error that Tune 2.60 knows nothing of: the whole experiment
+    fails, where any other death of a worker is a failure of its trial.
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import RayActorError, RayError, RayTaskError
+
+    known, expected = RayActorManager._actor_task_failed, (RayActorError, RayTaskError)
+    if known.__module__ == __name__:
+        return
+
+    def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, expected):
+            exception = RayActorError(error_msg=str(exception))
+        known(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = failed

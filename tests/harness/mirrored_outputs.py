@@ -61,7 +61,9 @@ def line(step: int, seed: int, **other: Any) -> str:
     return json.dumps(values | other) + "\n"
 
 
-def train(folder: Path, run_id: str, seed: int, steps: range = range(1, 11)) -> None:
+def train(
+    folder: Path, run_id: str, seed: int, steps: range = range(1, 11), **other: float
+) -> None:
     """An attempt and lines of metrics, as a run at work has them."""
     run = run_folder(folder / "outputs", run_id)
     facts = {"number": 1, "host": "elsewhere", "pid": 1, "pid_started": "1", "code_id": code_id()}
@@ -69,7 +71,7 @@ def train(folder: Path, run_id: str, seed: int, steps: range = range(1, 11)) -> 
         write_json(run.path / "attempts" / "0001.json", facts | {"started": T0 + 10 * seed})
         write_json(run.path / "provenance" / "0001.json", {"commit": "c0ffee", "diff": "+x"})
     with run.metrics_file.open("a") as file:
-        file.writelines(line(step, seed) for step in steps)
+        file.writelines(line(step, seed, **other) for step in steps)
 
 
 def finish(folder: Path, record: Json, run_id: str, seed: int, skip: tuple[str, ...] = ()) -> None:
@@ -123,9 +125,10 @@ def whole(folder: Path, name: str = "small", text: str = YAML) -> Json:
 
 
 SERVE = """
-import contextlib, io, json, sys
+import contextlib, io, json, os, sys
+from pathlib import Path
 from harness.mirror import make_client
-from harness.track import main
+from harness.track import Mirror, main
 
 def read(uri):
     client = make_client(uri)
@@ -152,11 +155,22 @@ def read(uri):
             }
     return found
 
+def opened(outputs):
+    mirror, found = Mirror(Path(outputs)), []
+    assert mirror.sync() == []
+    events = ("open", "sqlite3.connect", "os.listdir", "os.scandir")
+    sys.addaudithook(lambda event, told: event in events and found.append(str(told[0])))
+    assert mirror.sync() == []
+    return [os.path.relpath(path, outputs) for path in found]
+
 for request in sys.stdin:
     uri, arguments = json.loads(request)
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        answer = main(arguments) if arguments else read(uri)
+        if uri == "opened":
+            answer = opened(*arguments)
+        else:
+            answer = main(arguments) if arguments else read(uri)
     print(json.dumps([answer, said.getvalue()]), flush=True)
 """
 
@@ -177,8 +191,13 @@ class Server:
         status, said = self.ask("", ["sync", "--outputs", str(folder / "outputs")])
         assert status == 0, said
 
-    def content(self, folder: Path) -> dict[str, Any]:
+    def opened(self, folder: Path) -> set[str]:
+        """What a second pass of one process opens and lists, as paths from the outputs folder."""
+        found, _ = self.ask("opened", [str(folder / "outputs")])
+        return set(found)
+
+    def content(self, folder: Path, uri: str = "") -> dict[str, Any]:
         """What MLflow's own client reads, without its internal ids."""
-        found, _ = self.ask(f"sqlite:///{folder / 'outputs/mlflow.db'}", [])
+        found, _ = self.ask(uri or f"sqlite:///{folder / 'outputs/mlflow.db'}", [])
         assert isinstance(found, dict)
         return found

@@ -1,69 +1,79 @@
 """At most one process works on a run, tried with real processes."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from harness import claim as claims
-from harness.claim import claim, last_attempt
+from harness.claim import LAUNCHER, claim, last_attempt, launcher
+from harness.files import read_json
 from harness.record import RunFolder
-from tests.tiny import ROOT
+from tests.tiny import ROOT, wait_for
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from harness.claim import claim
 from harness.record import RunFolder
 held = claim(RunFolder(Path(sys.argv[1])), code_id="x")
 print("held" if held else "busy", flush=True)
-time.sleep(float(sys.argv[2]))
 if held:
+    sys.stdin.read()  # until the test lets go
     held.end("done")
 """
 
 
-def holder(folder: Path, seconds: float) -> subprocess.Popen[str]:
+def holder(folder: Path, started_by: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), str(seconds)],
+        [sys.executable, "-c", HOLD, str(folder)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), LAUNCHER: started_by or launcher()},
     )
 
 
 def said(process: subprocess.Popen[str]) -> str:
+    """The line that it prints when it has tried."""
     assert process.stdout is not None
-    with process:
-        return process.stdout.read().strip()
+    return process.stdout.readline().strip()
+
+
+def let_go(*processes: subprocess.Popen[str]) -> None:
+    for process in processes:
+        process.communicate()
 
 
 @pytest.mark.slow
 def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    processes = [holder(tmp_path, 2) for _ in range(6)]
+    processes = [holder(tmp_path) for _ in range(6)]
     assert sorted(said(process) for process in processes) == ["busy"] * 5 + ["held"]
+    let_go(*processes)
 
 
 @pytest.mark.slow
 def test_a_killed_owner_is_gone_at_once_and_one_takes_over(tmp_path: Path) -> None:
-    owner = holder(tmp_path, 60)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "held\n"
+    owner = holder(tmp_path)
+    assert said(owner) == "held"
     run = RunFolder(tmp_path)
     attempt = last_attempt(run)
     assert attempt is not None
     assert attempt.alive
     assert claim(run) is None
     owner.send_signal(signal.SIGKILL)
-    said(owner)
+    let_go(owner)
     assert not attempt.alive
-    processes = [holder(tmp_path, 1) for _ in range(4)]
+    processes = [holder(tmp_path) for _ in range(4)]
     assert sorted(said(process) for process in processes) == ["busy"] * 3 + ["held"]
+    let_go(*processes)
     newest = last_attempt(run)
     assert newest is not None
     assert newest.number == 2
@@ -97,26 +107,105 @@ def test_a_claim_tells_its_progress_and_how_it_ended(tmp_path: Path) -> None:
 def test_an_owner_elsewhere_is_judged_by_its_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = RunFolder(tmp_path)
-    file = tmp_path / "attempts" / "0001.json"
-    file.parent.mkdir()
-    owner = {"number": 1, "host": "elsewhere", "pid": os.getpid(), "pid_started": "1"}
-    file.write_text(json.dumps(owner))
+    run, file = RunFolder(tmp_path), elsewhere(tmp_path)
     assert claim(run) is None
     long_ago = time.time() - claims.SILENCE - 1
     os.utime(file, (long_ago, long_ago))
+    monkeypatch.setattr(claims, "WATCH", 0.5)
     held = claim(run)
     assert held is not None
     held.end("done")
 
 
+def elsewhere(folder: Path, **more: object) -> Path:
+    """The file of an attempt by an owner on another host."""
+    file = folder / "attempts" / "0001.json"
+    file.parent.mkdir()
+    owner = {"number": 1, "host": "elsewhere", "pid": os.getpid(), "pid_started": "1"}
+    file.write_text(json.dumps(owner | more))
+    return file
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+def test_a_wrong_clock_makes_no_second_owner(tmp_path: Path, wrong: float) -> None:
+    """The file server's clock is an hour behind or ahead, and the owner is at work."""
+    run, file, over = RunFolder(tmp_path), elsewhere(tmp_path), threading.Event()
+
+    def beat() -> None:
+        for offset in itertools.count():
+            os.utime(file, (time.time(), time.time() + wrong + offset))
+            if over.wait(claims.BEAT):
+                return
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        wait_for(lambda: abs(file.stat().st_mtime - time.time()) > 3000)
+        attempt = last_attempt(run)
+        assert attempt is not None
+        assert not attempt.alive  # so it seems at a glance
+        assert claim(run) is None
+    finally:
+        over.set()
+        beating.join()
+
+
+def test_an_owner_whose_file_is_of_a_time_to_come_can_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = elsewhere(tmp_path)
+    os.utime(file, (time.time(), time.time() + 3600))
+    monkeypatch.setattr(claims, "WATCH", 0.5)
+    held = claim(RunFolder(tmp_path))
+    assert held is not None
+    held.end("done")
+
+
+def test_a_requeued_job_takes_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(tmp_path, job="7_1", restart=0)
+    run = RunFolder(tmp_path)
+    monkeypatch.setattr(claims, "WATCH", 1e9)
+    for name, value in (("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "2"), ("JOB_ID", "9")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("SLURMD_NODENAME", "node5")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert claim(run) is None  # another job
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    held = claim(run)
+    assert held is not None
+    held.end("interrupted", "why", "preempted")
+    said = read_json(tmp_path / "attempts" / "0002.json")
+    assert (said["job"], said["restart"], said["nodes"]) == ("7_1", 1, ["node5"])
+    assert (said["reached"], said["cause"]) == ([0, 0, 0], "preempted")
+
+
+def test_what_is_reached_grows_in_order(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    stages = [claims.reached(run)]
+    for made in ("checkpoints/step-00000020", "features/e/0-9.safetensors", "eval/e.json"):
+        (tmp_path / made).mkdir(parents=True)
+        (tmp_path / "requests").mkdir(exist_ok=True)
+        (tmp_path / "requests" / "e.json").touch()
+        stages.append(claims.reached(run))
+    assert stages == sorted(stages)
+    assert stages[-1] == [20, 1, 1]
+
+
 def test_an_owner_is_asked_to_stop_by_a_file(tmp_path: Path) -> None:
-    owner = holder(tmp_path, 60)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "held\n"
+    owner = holder(tmp_path)
+    assert said(owner) == "held"
     claims.ask_to_stop(RunFolder(tmp_path))
     assert owner.wait(20) == -signal.SIGTERM  # which a run answers with a checkpoint
-    said(owner)
+    let_go(owner)
+
+
+def test_another_sweeps_run_is_not_asked(tmp_path: Path) -> None:
+    owner = holder(tmp_path, started_by="another sweep")
+    assert said(owner) == "held"
+    claims.ask_to_stop(RunFolder(tmp_path))
+    owner.kill()
+    let_go(owner)
+    assert not list((tmp_path / "attempts").glob("*.stop"))
 
 
 def test_a_reused_process_id_is_not_the_owner(tmp_path: Path) -> None:
@@ -134,9 +223,8 @@ def test_a_reused_process_id_is_not_the_owner(tmp_path: Path) -> None:
 
 
 def test_an_owner_that_was_taken_over_ends(tmp_path: Path) -> None:
-    owner = holder(tmp_path, 60)
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "held\n"
+    owner = holder(tmp_path)
+    assert said(owner) == "held"
     (tmp_path / "attempts" / "0002.json").write_text("{}")
     assert owner.wait(20) == claims.EXIT_LOST
-    said(owner)
+    let_go(owner)

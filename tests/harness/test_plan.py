@@ -152,3 +152,24 @@ def test_code_id_changes_with_what_a_run_executes(
     with (copy / "harness" / "sample.py").open("a") as file:
         file.write("\n# another line\n")
     assert provenance.code_id.__wrapped__() != original
+
+
+def test_what_a_queue_says_of_runs(tiny: Path, tmp_path: Path) -> None:
+    outputs, grid = tmp_path / "outputs", expand(read_ablation(tiny))
+    prepare_all(planned(tiny, outputs))
+    first, second = (run.run_id for run in planned(tiny, outputs).runs)
+    plan = make_plan(grid, outputs, {first: "job 7_0 is pending"}, {second: "job 6 was lost"})
+    assert [(run.state, run.reason) for run in plan.runs] == [
+        ("queued", "job 7_0 is pending"), ("new", "not yet trained (job 6 was lost)"),
+    ]  # fmt: skip
+    assert [run.run_id for run in plan.startable(retry_failed=True)] == [second]
+
+    held = claim(plan.runs[0].folder)
+    assert held is not None
+    running = make_plan(grid, outputs, {first: "job 7_0 is running on n1"}).runs[0]
+    assert (running.state, running.reason) == ("running", "job 7_0 is running on n1")
+    held.end("failed", "no")
+    again = make_plan(grid, outputs, {first: "job 8 is pending"}).runs[0]
+    assert again.state == "queued"  # it was submitted again on request
+    finish(plan.runs[0].folder, list(plan.runs[0].evaluations))
+    assert make_plan(grid, outputs, {first: "job 8 is completing"}).runs[0].state == "done"

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
+from harness.files import write_json
 from harness.provenance import code_id
 from harness.record import run_folder
 from harness.track import ablation_names, ui_command
@@ -244,7 +245,9 @@ def test_the_mirror_grows_with_a_run(folder: Path, server: Server) -> None:
     assert everything(folder) == before
 
 
-def test_processes_take_turns(folder: Path) -> None:
+def test_processes_take_turns_and_a_run_made_twice_is_deleted_once(
+    folder: Path, server: Server
+) -> None:
     record = whole(folder)
     whole(folder, "other", YAML.replace("640", "1280"))
     writers = [start(folder, "sync", "small", "other"), start(folder, "sync", "other", "small")]
@@ -254,6 +257,72 @@ def test_processes_take_turns(folder: Path) -> None:
     runs = 3 * len(record["cells"])
     assert len(rows(folder, "runs")) == 2 * runs
     assert len(rows(folder, "experiments")) == 3  # and MLflow's own 'Default'
+
+    # Where a lock does not reach the other host, both may have made the same run.
+    before = server.content(folder)
+    columns = "name, source_type, source_name, entry_point_name, user_id, status, start_time, " \
+        "end_time, source_version, lifecycle_stage, artifact_uri, experiment_id"  # fmt: skip
+    with sqlite3.connect(folder / "outputs/mlflow.db") as database:
+        twin = (
+            f"INSERT INTO runs (run_uuid, {columns}) SELECT 'f' || substr(run_uuid, 2), {columns}"
+        )
+        database.execute(f"{twin} FROM runs WHERE name LIKE 'seed%' AND run_uuid NOT LIKE 'f%'")
+        database.execute("INSERT INTO tags (key, value, run_uuid) SELECT key, value, 'f' || "
+                         "substr(run_uuid, 2) FROM tags JOIN runs USING (run_uuid) "
+                         "WHERE name LIKE 'seed%' AND run_uuid NOT LIKE 'f%'")  # fmt: skip
+        made = database.execute("SELECT count(*) FROM runs").fetchone()[0] - 2 * runs
+    database.close()
+    assert made > runs / 2
+    (folder / "outputs/mlflow.lock").write_text("{}")  # each sees that the other has written
+    server.sync(folder)
+    assert server.content(folder) == before
+    stages = [row for row in rows(folder, "runs") if "deleted" in row]
+    assert len(stages) == made
+
+
+def test_where_a_run_is_and_how_it_ended(folder: Path, server: Server) -> None:
+    """A preempted run and one that early stopping ended; no result is made up of either."""
+    record = write_ablation(folder)
+    cell = next(cell for cell in record["cells"] if "sincos" in cell["label"])
+    for run in cell["runs"]:
+        train(folder, run["run_id"], run["seed"])
+    preempted, stopped = (run_folder(folder / "outputs", run["run_id"]) for run in cell["runs"])
+    first = json.loads((preempted.path / "attempts/0001.json").read_text())
+    first |= {"outcome": "interrupted", "ended": T0 + 50, "error": "preempted by others"}
+    first |= {"cause": "preempted", "job": "123_4", "restart": 1, "nodes": ["node1", "node2"]}
+    write_json(preempted.path / "attempts/0001.json", first)
+    before, final = (cell["measurements"][n]["eval_id"] for n in (0, 1))
+    for run in (preempted, stopped):
+        measure(folder, run.run_id, before, 9.0, T0 + 60)
+    measure(folder, preempted.run_id, final, 8.0, T0 + 60)
+    why = {"after": 0.25, "metric": "fid.fashion-cnn", "value": 9.0, "place": 2, "of": 2}
+    write_json(stopped.stopped_file, why)
+    ended = json.loads((stopped.path / "attempts/0001.json").read_text())
+    ended |= {"outcome": "interrupted", "ended": T0 + 70}
+    write_json(stopped.path / "attempts/0001.json", ended)
+    server.sync(folder)
+    found = server.content(folder)
+    one, other = (found[f"small encoding=sincos/seed {seed}"] for seed in (0, 1))
+    assert (one["status"], other["status"]) == ("KILLED", "KILLED")
+    assert one["tags"]["resolute.job"] == "123_4"
+    assert one["tags"]["resolute.nodes"] == "node1 node2"
+    assert one["tags"]["resolute.cause"] == "preempted"
+    assert other["tags"]["resolute.state"] == "stopped"
+    assert "after 25 % of the training" in other["tags"]["resolute.reason"]
+    parent = found["small /encoding=sincos"]
+    assert parent["status"] == "KILLED"
+    assert parent["tags"]["resolute.seeds"] == "0 of 2"
+    assert {name.partition("/")[2] for name in parent["metrics"]} == {"12"}  # what both have
+
+    # The next attempt is at work elsewhere, and what ended the last is no news of it.
+    facts = {key: first[key] for key in ("host", "pid", "pid_started", "code_id")}
+    again = facts | {"number": 2, "started": time.time(), "nodes": ["node3"]}
+    write_json(preempted.path / "attempts/0002.json", again)
+    server.sync(folder)
+    one = server.content(folder)["small encoding=sincos/seed 0"]
+    assert one["status"] == "RUNNING"
+    assert one["tags"]["resolute.nodes"] == "node3"
+    assert one["tags"]["resolute.cause"] == one["tags"]["resolute.job"] == ""
 
 
 def test_follow_keeps_up_and_ends_with_a_last_pass(folder: Path) -> None:
@@ -295,7 +364,7 @@ def test_follow_keeps_up_and_ends_with_a_last_pass(folder: Path) -> None:
 def test_a_store_that_cannot_be_written_is_one_plain_line(folder: Path) -> None:
     whole(folder)
     nowhere = start(folder, "sync", "small", "--mlflow-uri", "sqlite:////proc/nowhere/mlflow.db")
-    away = start(folder, "sync", "small", "--mlflow-uri", "http://me:secret@127.0.0.1:9")
+    away = start(folder, "sync", "small", "--mlflow-uri", "http://me@127.0.0.1:9")
     out, said = nowhere.communicate(timeout=60)
     assert (nowhere.returncode, out) == (1, "")
     assert said.startswith("MLflow mirror: /proc/nowhere")

@@ -1,0 +1,231 @@
+"""A sweep whose runs are left to Slurm: submit and go, look, watch, read the logs, cancel."""
+
+import argparse
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.claim import attempts
+from harness.conclude import (
+    AT_WORK,
+    INCOMPLETE,
+    OK,
+    conclude,
+    mirror_once,
+    report,
+    short_path,
+    tracker,
+)
+from harness.errors import UnreachableError, UserError, nearest
+from harness.grid import Grid
+from harness.launch import held, squeue
+from harness.launch.processes import Work
+from harness.launch.profile import Profile, read_profile
+from harness.plan import Plan, PlannedRun, make_plan
+from harness.record import prepare
+from harness.retries import bad_nodes
+from harness.snapshot import snapshot
+from harness.table import Watch, counted, duration, plain_line, show_plan
+
+EVERY = 5.0  # seconds between two questions to Slurm
+FULL_FOR = 60.0  # seconds before more is submitted to a queue that was full
+LOG_LINES = 30
+
+
+def plan_with_queue(grid: Grid, outputs: Path) -> Plan:
+    """The plan, with what Slurm says of the runs that it holds or has lost.
+
+    Raises:
+        UnreachableError: Slurm does not answer.
+    """
+    seen = squeue.look(outputs)
+    return make_plan(grid, outputs, seen.queued(), seen.ended)
+
+
+def leave_to_slurm(
+    plan: Plan, options: argparse.Namespace, console: Console, whole: Grid, record: dict[str, Any]
+) -> int:
+    """Submit what is missing; with --wait, watch until nothing is queued; then report."""
+    from harness.launch import slurm
+
+    profile, outputs = read_profile(options.profile), options.outputs.resolve()
+    name, uri, started = record["name"], options.mlflow_uri, time.monotonic()
+    slurm.reconcile(outputs)
+    if options.wait:
+        with tracker(name, outputs, options.no_track, uri):
+            plan = _watch(plan, options, profile, console)
+            report(whole, record, outputs)
+        console.print(f"watched for {duration(time.monotonic() - started)}")
+        return conclude(plan, name, outputs, console, uri)
+    if missing := plan.startable(options.retry_failed):
+        _submit(missing, plan, options, profile, console)
+        plan = plan_with_queue(plan.grid, outputs)
+    report(whole, record, outputs)
+    if not options.no_track:
+        mirror_once(name, outputs, uri)
+    status = conclude(plan, name, outputs, console, uri)
+    if at_work := Counter(run.state for run in plan.runs if run.state in AT_WORK):
+        told = ", ".join(f"{count} {state}" for state, count in sorted(at_work.items()))
+        console.print(f"left to Slurm: {told}. The same command with --status shows them, --wait "
+                      "watches, --logs PATTERN prints, --cancel PATTERN takes out of the queue",
+                      markup=False)  # fmt: skip
+    return status
+
+
+def _submit(
+    runs: Sequence[PlannedRun],
+    plan: Plan,
+    options: argparse.Namespace,
+    profile: Profile,
+    console: Console,
+) -> tuple[set[str], set[str]]:
+    """Submit runs, and say what became of them.
+
+    Returns:
+        The ids of those that were submitted, and of those for which there was no room.
+    """
+    from harness.launch import slurm
+
+    outputs, job = options.outputs.resolve(), plan.grid.job
+    excluded = bad_nodes([a.data for a in attempts(run.folder)] for run in plan.runs)
+    if excluded:
+        console.print(f"without {', '.join(excluded)}: jobs were lost there twice", markup=False)
+    folder = profile.snapshots or outputs / "slurm" / "code"
+    code = snapshot(Path(folder).expanduser().absolute())
+    for run in runs:
+        prepare(run.folder, run.training, run.group_id, run.seed, job, run.evaluations)
+    works = [Work(run.folder.path, run.wanted(options.retry_failed)) for run in runs]
+    made = slurm.submit(works, job, profile, outputs, plan.grid.ablation.name, snapshot=code,
+                        excluded=excluded)  # fmt: skip
+    elements = [element for batch in made for element in batch.elements]
+    done = {work.run_dir.name for element in elements for work in element}
+    left = {run.run_id for run in runs} - done - set(squeue.queue(outputs))
+    if done:
+        ids = ", ".join(str(batch.job_id) for batch in made)
+        console.print(f"submitted {counted(len(done), 'run')} as {counted(len(elements), 'job')} "
+                      f"({ids}), code {short_path(code)}", markup=False)  # fmt: skip
+    if left:
+        console.print(f"there is no room in the queue for {counted(len(left), 'run')}; the same "
+                      "command submits what is left when there is some", markup=False)  # fmt: skip
+    return done, left
+
+
+def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: Console) -> Plan:
+    """Until Slurm holds nothing of the plan; what is lost meanwhile is submitted again.
+
+    Raises:
+        KeyboardInterrupt: with what is to be said; the jobs go on.
+    """
+    outputs, retries = options.outputs.resolve(), plan.grid.job.retries
+    tries = Counter(run.run_id for run in plan.runs if run.state in AT_WORK)
+    full_until, told = 0.0, ""
+    try:
+        with Watch(list(plan.runs), console) as watch:
+            while True:
+                began, left = time.monotonic(), set[str]()
+                try:
+                    plan, seen = _look(plan.grid, outputs, watch)
+                    todo = [
+                        run
+                        for run in plan.startable(options.retry_failed)
+                        if tries[run.run_id] <= (retries if run.state == "new" else 0)
+                        and not (tries[run.run_id] and run.run_id in seen.cancelled)
+                    ]
+                    if todo and began >= full_until:
+                        done, left = _submit(todo, plan, options, profile, console)
+                        tries.update(done)
+                        full_until = began + (FULL_FOR if left else 0)
+                        plan, _ = _look(plan.grid, outputs, watch)
+                    told = ""
+                    if not any(run.state in AT_WORK for run in plan.runs) and not left:
+                        return plan
+                except UnreachableError as error:  # the jobs go on without slurmctld
+                    if not told:
+                        console.print(str(error), markup=False)
+                    told = str(error)
+                time.sleep(max(EVERY, 5 * (time.monotonic() - began)))
+    except KeyboardInterrupt:
+        count = sum(run.state in AT_WORK for run in plan.runs)
+        raise KeyboardInterrupt(
+            f"stopped watching; {counted(count, 'run')} left with Slurm (--cancel PATTERN takes "
+            "them out of the queue)"
+        ) from None
+
+
+def _look(grid: Grid, outputs: Path, watch: Watch) -> tuple[Plan, squeue.Seen]:
+    """The plan as it is now, also for the table."""
+    seen = squeue.look(outputs)
+    watch.queued, watch.ended = seen.queued(), seen.ended
+    return make_plan(grid, outputs, watch.queued, watch.ended), seen
+
+
+def look_after(plan: Plan, options: argparse.Namespace, console: Console) -> int:
+    """`--status`, `--logs` or `--cancel`; starts nothing."""
+    outputs = options.outputs.resolve()
+    if options.cancel:
+        chosen = _matching(plan, options.cancel, "--cancel", outputs)
+        found = held.cancel(outputs, [run.run_id for run in chosen])
+        told = f"took {len(found)} of {counted(len(chosen), 'matching run')} out of the queue; "
+        told += "the command without --cancel submits them again"
+        if not found:
+            told = f"no job holds any of {counted(len(chosen), 'matching run')}"
+        console.print(told, markup=False)
+        return OK
+    if options.logs:
+        for run in _matching(plan, options.logs, "--logs", outputs):
+            console.print(f"== {run.run_id} seed {run.seed} {run.label}: {run.state}, {run.reason}",
+                          markup=False, soft_wrap=True)  # fmt: skip
+            for file in held.logs(outputs, run.run_id):
+                console.print(f"-- {short_path(file)}", markup=False, soft_wrap=True)
+                lines = file.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                console.print("\n".join(lines), markup=False, soft_wrap=True)
+        return OK
+    return _status(plan, outputs, console)
+
+
+def _status(plan: Plan, outputs: Path, console: Console) -> int:
+    """The table, live on a terminal until nothing is at work any more."""
+    show_plan(plan, console, every_run=False)
+    watch = Watch(list(plan.runs), console)
+    plan, _ = _look(plan.grid, outputs, watch)
+    if not console.is_terminal:
+        for line in watch.lines():
+            print(plain_line(line))
+    else:
+        with contextlib.suppress(KeyboardInterrupt), watch:
+            while any(run.state in AT_WORK for run in plan.runs):
+                time.sleep(EVERY)
+                plan, _ = _look(plan.grid, outputs, watch)
+    missing = [r for r in plan.runs if not r.has_results and r.state not in AT_WORK]
+    return INCOMPLETE if missing else OK
+
+
+def _matching(plan: Plan, pattern: str, option: str, outputs: Path) -> list[PlannedRun]:
+    """Runs whose label, id or job holds the pattern, or matches it with * and ?.
+
+    Raises:
+        UserError: there is none.
+    """
+    elements = {run_id: held.element_id for run_id, held in squeue.queue(outputs).items()}
+    labels: dict[str, list[str]] = {}  # of all cells that a training serves
+    for cell in plan.grid.cells:
+        for _, run_id in cell.runs:
+            labels.setdefault(run_id, []).append(cell.label)
+    found = []
+    for run in plan.runs:
+        element_id = elements.get(run.run_id, "")
+        names = [*labels[run.run_id], run.run_id, element_id, element_id.split("_")[0]]
+        held = run.run_id.startswith(pattern) or any(pattern in x for x in labels[run.run_id])
+        if held or any(fnmatchcase(name, pattern) for name in names):
+            found.append(run)
+    if not found:
+        known = [label for each in labels.values() for label in each]
+        raise UserError(f"{option} '{pattern}' matches none of the {len(plan.runs)} runs by label, "
+                        f"id or job{nearest(pattern, known)}")  # fmt: skip
+    return found

@@ -1,0 +1,68 @@
+"""SIGKILL at random moments: the same command again, and everything is as if nothing had been.
+
+`make test-faults` tries 20 moments of each kind; CI tries one, another one each time it is given
+another RESOLUTE_FAULTS_SEED.
+"""
+
+import contextlib
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults import disturbed as d
+
+pytestmark = pytest.mark.slow
+
+
+def the_sweep(process: subprocess.Popen[str], _: Path) -> None:
+    process.kill()
+
+
+def one_rank(_: subprocess.Popen[str], outputs: Path) -> None:
+    _kill(d.ranks(outputs)[-1:])
+
+
+def the_whole_job(_: subprocess.Popen[str], outputs: Path) -> None:
+    _kill(d.ranks(outputs))
+
+
+def the_syncer(_: subprocess.Popen[str], outputs: Path) -> None:
+    _kill(d.syncers(outputs))
+
+
+def everything(process: subprocess.Popen[str], outputs: Path) -> None:
+    """As when the machine loses power."""
+    _kill([psutil.Process(process.pid), *d.ranks(outputs), *d.syncers(outputs)])
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+@pytest.mark.parametrize("moment", range(d.MOMENTS))
+@pytest.mark.parametrize("kill", [the_sweep, one_rank, the_whole_job, the_syncer, everything])
+def test_killed_and_given_again(
+    kill: Callable[[subprocess.Popen[str], Path], None],
+    moment: int,
+    ablation: Path,
+    undisturbed: d.Outcome,
+    tmp_path: Path,
+) -> None:
+    outputs = tmp_path / "outputs"
+    draw = random.Random(f"{d.SEED} {kill.__name__} {moment}")
+    with d.start(ablation, outputs) as sweep:
+        if d.wait_until(sweep, draw.uniform(0.05, 0.95) * undisturbed.seconds):
+            kill(sweep, outputs)
+        if kill is not the_sweep and kill is not everything:
+            sweep.wait(300)
+    d.again(ablation, outputs)  # at once: what the kill has left behind is no obstacle
+    d.quiet(outputs)
+    assert d.result(outputs) == undisturbed.result
+    assert d.mirrored(outputs) == undisturbed.mirrored
+    assert not list(outputs.rglob("*.tmp")), "something half-written was left"

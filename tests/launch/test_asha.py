@@ -1,0 +1,84 @@
+"""Early stopping by Ray Tune's scheduler, with the command as users have it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.files import read_json
+from harness.record import RunFolder, run_folder
+from tests.tiny import Write, command, figures, losses, prepared, weights
+
+pytestmark = pytest.mark.slow
+
+# One run at a time, whatever the machine has, the better one first.
+STOPPING = f"""\
+question: Which rate?
+base: base.yaml
+set: {{train.snapshots: [0.25], job.scheduler: asha, job.cpus: {os.cpu_count()}}}
+axes: {{train.learning_rate: [2e-3, 1e-7]}}
+seeds: [0]
+evaluate: {{resolution: [8], after: [0.25, 1]}}
+baseline: {{train.learning_rate: 2e-3}}
+"""
+
+
+def everything(run: RunFolder) -> object:
+    return losses(run), figures(run), weights(run)
+
+
+def test_the_worse_run_stops_at_the_rung_and_goes_on_when_asked(
+    write: Write, tmp_path: Path
+) -> None:
+    outputs, path = tmp_path / "outputs", write("stop.yaml", STOPPING)
+    options = (path, "--no-track", "--outputs", outputs)
+    first = command("harness.sweep", *options)
+    assert first.returncode == 0, first.stdout + first.stderr
+    plan = json.loads(command("harness.sweep", *options, "--json").stdout)
+    good, bad = plan["runs"]
+    assert (good["state"], bad["state"]) == ("done", "stopped")
+    why = "stopped early, after 25 % of the training: fid.fashion-cnn"
+    assert bad["reason"].startswith(why)
+    assert bad["reason"].endswith("is number 2 of 2 runs so far")
+    assert [e["state"] for e in plan["evaluations"]] == ["done", "done", "done", "stopped"]
+    stopped = run_folder(outputs, bad["run_id"])
+    assert stopped.done() is None
+    assert stopped.stopped_file.exists()
+    report = (outputs / "reports" / "stop" / "report.md").read_text()
+    assert "| stopped |" in report
+    assert "Stopped: early stopping ended a run of the row" in report
+
+    again = command("harness.sweep", *options)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "(1 done, 1 stopped)" in again.stdout
+    assert why in again.stdout
+
+    # Without early stopping the same folder goes on, to what an undisturbed run gets.
+    onward = (path, "--no-track", "--launcher", "inline", "job.scheduler=none", "--outputs")
+    assert command("harness.sweep", *onward, outputs).returncode == 0
+    assert not stopped.stopped_file.exists()
+    assert command("harness.sweep", *onward, tmp_path / "undisturbed").returncode == 0
+    for run_id in (good["run_id"], bad["run_id"]):
+        undisturbed = run_folder(tmp_path / "undisturbed", run_id)
+        assert everything(run_folder(outputs, run_id)) == everything(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--until", "0.3"], "--until 0.3: must be one of the run's train.snapshots, one of 0.25"),
+        (["{last}", "--until", "0.25"], "{last}: is of after 0.25 of the training"),
+    ],
+)
+def test_a_run_goes_until_one_of_its_snapshots(
+    write: Write, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    run = prepared(tmp_path / "outputs", write("stop.yaml", STOPPING))
+    asked = [read_json(run.request_file(e))["config"]["evaluate"]["after"] for e in run.requests()]
+    last = dict(zip(asked, run.requests(), strict=True))[1]
+    given = [text.replace("{last}", last) for text in arguments]
+    ended = command("harness.run", run.path, *given)
+    assert ended.returncode == 2
+    assert told.replace("{last}", last) in ended.stderr
+    assert "Traceback" not in ended.stderr

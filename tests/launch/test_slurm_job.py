@@ -1,0 +1,251 @@
+"""What runs inside a Slurm job, in a real Slurm: packed, over nodes, stopped, requeued, lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from harness.claim import attempts
+from harness.config import Job
+from harness.files import write_json
+from harness.launch import processes
+from harness.launch import slurm as slurm_launcher
+from harness.launch.batch import Batch, batches, write_batch
+from harness.launch.processes import DONE, Work
+from harness.launch.profile import Profile
+from harness.record import RunFolder
+from tests.slurm_cluster import Cluster
+from tests.tiny import BASE, ROOT, figures, losses, prepared, wait_for, weights
+
+pytestmark = pytest.mark.slow
+
+ONE = """\
+question: Does it go on?
+base: base.yaml
+set: {train.images: 19200, job.checkpoint_every: 300}
+axes: {model.encoding: [rope, sincos]}
+seeds: [0]
+evaluate: {resolution: [8]}
+baseline: {model.encoding: rope}
+"""
+MIDDLE = 40  # lines of metrics.jsonl, of 300
+
+
+def run_of(folder: Path, cell: int = 0, *changes: str) -> RunFolder:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "base.yaml").write_text(BASE)
+    (folder / "one.yaml").write_text(ONE)
+    return prepared(folder / "outputs", folder / "one.yaml", *changes, cell=cell)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of 600 steps that nothing happened to, inline."""
+    run = run_of(tmp_path_factory.mktemp("undisturbed"))
+    assert processes.wait(processes.start(Work(run.path), 1, 1)) == DONE, run.log_tail(30)
+    return run
+
+
+def submit(slurm: Cluster, runs: list[RunFolder], *options: str, **facts: object) -> Batch:
+    """A batch of one element with these runs, as a job whose tasks each call `work`."""
+    outputs = runs[0].path.parent.parent
+    given: dict[str, object] = {"job": Job().model_dump(mode="json"), "at_once": 1}
+    batch = write_batch(
+        outputs,
+        ablation="one",
+        snapshot=ROOT,
+        parameters={"signal_delay_s": 30},
+        elements=[[Work(run.path) for run in runs]],
+        profile={},
+        python=["python"],
+        **given | facts,  # type: ignore[arg-type]
+    )
+    python = ROOT / ".venv" / "bin" / "python"
+    call = f"from harness.launch.slurm_job import work; work({str(batch.folder)!r}, 0)"
+    script = f'cd {ROOT} && srun --unbuffered --kill-on-bad-exit=1 {python} -c "{call}"'
+    log = ("--open-mode=append", f"--output={batch.folder}/%j.log", f"--job-name={batch.name}")
+    batch.set_job_id(slurm.submit(script, "--time=20", "--mem=2000", *log, *options))
+    return batch
+
+
+def done(slurm: Cluster, batch: Batch) -> bool:
+    state = slurm.state(str(batch.job_id))
+    assert state in ("PENDING", "RUNNING", "COMPLETING", "COMPLETED"), said(batch)
+    return state == "COMPLETED"
+
+
+def said(batch: Batch) -> str:
+    return "\n".join(file.read_text() for file in batch.folder.glob("*.log"))
+
+
+def wait_till_done(slurm: Cluster, batch: Batch) -> None:
+    wait_for(lambda: done(slurm, batch), 200)
+
+
+def ends(run: RunFolder) -> list[tuple[object, object, object]]:
+    """(outcome, cause, restart of the job) of every attempt."""
+    keys = ("outcome", "cause", "restart")
+    return [tuple(one.data.get(key) for key in keys) for one in attempts(run)]  # type: ignore[misc]
+
+
+def test_packed_runs_are_warned_requeued_and_end_the_same(
+    slurm: Cluster,
+    tmp_path: Path,
+    undisturbed: RunFolder,
+) -> None:
+    runs = [run_of(tmp_path), run_of(tmp_path, 1)]
+    batch = submit(slurm, runs, "--cpus-per-task=2", at_once=2)
+    job = str(batch.job_id)
+    wait_for(lambda: all(len(list(run.metrics())) > MIDDLE for run in runs))
+    slurm.run("scancel", "--signal=USR2", job)
+    slurm.hurry(job)
+    for run in runs:
+        assert run.checkpoints()[-1].name < "step-00000600"
+        (attempt,) = attempts(run)
+        assert attempt.data["outcome"] == "interrupted"
+        assert attempt.data["cause"] == "preempted"
+        assert (attempt.data["job"], attempt.data["restart"]) == (job, 0)
+        assert attempt.data["nodes"] in (["node1"], ["node2"])
+        assert attempt.data["reached"] == [0, 0, 0]
+    wait_till_done(slurm, batch)
+    for run in runs:
+        assert [end[::2] for end in ends(run)] == [("interrupted", 0), ("done", 1)]
+    assert losses(runs[0]) == losses(undisturbed)
+    assert weights(runs[0]) == weights(undisturbed)
+    assert figures(runs[0]) == figures(undisturbed)
+
+
+def test_a_run_on_two_nodes_is_requeued_and_goes_on(
+    slurm: Cluster,
+    tmp_path: Path,
+    undisturbed: RunFolder,
+) -> None:
+    if not slurm.isolated:
+        pytest.skip("nodes of mini-slurm find each other only with namespaces (root)")
+    run = run_of(tmp_path, 0, "job.ranks=2", "job.nodes=2", "job.cpus=2")
+    job = Job(ranks=2, nodes=2, cpus=2).model_dump(mode="json")
+    batch = submit(slurm, [run], "--nodes=2", "--ntasks-per-node=1", job=job)
+    wait_for(lambda: len(list(run.metrics())) > MIDDLE)
+    slurm.run("scontrol", "requeue", batch.job_id)
+    slurm.hurry(str(batch.job_id))
+    wait_till_done(slurm, batch)
+    first, second = attempts(run)
+    assert first.data["nodes"] == ["node1", "node2"]
+    assert first.data["outcome"] in ("interrupted", None)  # Slurm leaves it 5 s here
+    assert second.data["outcome"] == "done"
+    assert [step for step, _ in losses(run)] == [step for step, _ in losses(undisturbed)]
+    ours, alone = load_file(run.weights_file), load_file(undisturbed.weights_file)
+    assert all(torch.allclose(ours[n], alone[n], atol=1e-3) for n in alone)
+    assert set(figures(run)) == set(figures(undisturbed))
+
+
+def test_a_lost_node_and_a_preemption_lose_nothing(
+    slurm: Cluster,
+    tmp_path: Path,
+    undisturbed: RunFolder,
+) -> None:
+    run = run_of(tmp_path)
+    batch = submit(slurm, [run], "--partition=low", "--cpus-per-task=8", "--signal=USR2@30")
+    job = str(batch.job_id)
+    wait_for(lambda: bool(run.checkpoints()))
+    (lost,) = attempts(run)[-1].data["nodes"]
+    slurm.mini("kill", lost, "--down")
+    slurm.hurry(job)
+    wait_for(lambda: len(attempts(run)) == 2)
+    second = attempts(run)[1].data
+    assert second["nodes"] != [lost]
+    assert second["reached"][0] == 300
+    step = len(list(run.metrics()))
+    wait_for(lambda: len(list(run.metrics())) > step + MIDDLE)
+    slurm.mini("start", lost)
+    urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
+    wait_for(lambda: slurm.state(job) == "PENDING")
+    slurm.run("scancel", *urgent)
+    slurm.hurry(job)
+    wait_till_done(slurm, batch)
+    assert ends(run) == [(None, None, 0), ("interrupted", "preempted", 1), ("done", "", 2)]
+    assert losses(run) == losses(undisturbed)
+    assert weights(run) == weights(undisturbed)
+    assert figures(run) == figures(undisturbed)
+
+
+def tell_of(run: RunFolder, batch: Batch, how: dict[str, object]) -> None:
+    """Two attempts that earlier starts of the batch's job made in vain."""
+    place = {"host": "elsewhere", "pid": 1, "job": batch.job_id, "reached": [0, 0, 0]}
+    for number in (1, 2):
+        file = run.path / "attempts" / f"{number:04d}.json"
+        write_json(file, place | {"restart": number - 3} | how)
+
+
+def test_where_requeuing_is_forbidden_a_successor_goes_on(
+    slurm: Cluster, tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    run = run_of(tmp_path)
+    site = Profile(time=20, warning=30, requeue=False)
+    outputs = run.path.parent.parent
+    (batch,) = slurm_launcher.submit([Work(run.path)], Job(), site, outputs, "one", snapshot=ROOT)
+    wait_for(lambda: len(list(run.metrics())) > MIDDLE)
+    slurm.run("scancel", "--signal=USR2", batch.job_id)
+    wait_for(lambda: len(batches(outputs)) == 2)
+    successor = batches(outputs)[1]
+    assert successor.follows == [batch.job_id]
+    wait_for(lambda: successor.job_id is not None)
+    wait_for(lambda: slurm.state(str(successor.job_id)) == "COMPLETED")
+    assert slurm.state(str(batch.job_id)) == "FAILED"  # with 75, for the one that waits for that
+    first, second = attempts(run)
+    assert (first.data["job"], second.data["job"]) == (batch.job_id, successor.job_id)
+    assert weights(run) == weights(undisturbed)
+    assert figures(run) == figures(undisturbed)
+
+
+def test_requeues_without_progress_are_given_up(slurm: Cluster, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    job = Job(retries=1).model_dump(mode="json")
+    batch = submit(slurm, [run], "--hold", job=job)
+    tell_of(run, batch, {"outcome": "interrupted", "cause": "preempted"})
+    slurm.run("scontrol", "release", batch.job_id)
+    wait_for(lambda: slurm.state(str(batch.job_id)) == "FAILED")
+    assert [end[0] for end in ends(run)] == ["interrupted", "failed"]
+    error = attempts(run)[-1].data["error"]
+    assert error.startswith("gave up after 2 attempts in a row without progress at step 0 (pre")
+    assert error in said(batch)
+
+
+def test_a_killed_run_is_started_again_in_its_place_and_a_stopped_one_later(
+    slurm: Cluster,
+    tmp_path: Path,
+) -> None:
+    run = run_of(tmp_path)
+    batch = submit(slurm, [run], "--hold", job=Job(retries=9).model_dump(mode="json"))
+    tell_of(run, batch, {"nodes": ["node1"]})  # never ended, twice: a bad node
+    slurm.run("scontrol", "release", batch.job_id)
+    wait_for(lambda: "start 0 of job" in said(batch))
+    if f"start 0 of job {batch.job_id}, task 0 of 1 on node1" in said(batch):
+        wait_for(lambda: "runs were lost with node1 twice: not there again\n" in said(batch))
+        slurm.hurry(str(batch.job_id))
+    wait_for(lambda: len(list(run.metrics())) > 2)
+    assert attempts(run)[-1].data["nodes"] == ["node2"]
+    slurm.run("srun", f"--jobid={batch.job_id}", "--overlap", "pkill", "-KILL", "-f", run.run_id)
+    wait_for(lambda: len(attempts(run)) == 4 and len(list(run.metrics())) > MIDDLE)
+    slurm.run("scancel", "--signal=TERM", batch.job_id)  # as before some preemptions
+    slurm.hurry(str(batch.job_id))
+    wait_till_done(slurm, batch)
+    assert [end[:2] for end in ends(run)[2:]] == [
+        ("interrupted", "lost"), ("interrupted", "stopped"), ("done", ""),
+    ]  # fmt: skip
+
+
+def test_a_batch_that_is_gone_is_said(slurm: Cluster, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    batch = submit(slurm, [run], "--hold")
+    log = tmp_path / "gone.log"
+    slurm.run("scontrol", "update", f"jobid={batch.job_id}", f"stdout={log}")
+    (batch.folder / "batch.json").unlink()
+    slurm.run("scontrol", "release", batch.job_id)
+    wait_for(lambda: slurm.state(str(batch.job_id)) == "FAILED")
+    assert "batch.json: cannot be read" in log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert not attempts(run)
+    assert json.loads((run.path / "job.json").read_text())
