@@ -195,6 +195,7 @@ def _work(
     """
     import torch
 
+    from harness.ema import set_damaged_weights_aside
     from harness.engine import join_world, make_deterministic, quiet
     from harness.evaluation import Task, evaluate
     from harness.train import train
@@ -209,6 +210,7 @@ def _work(
         name = torch.cuda.get_device_name() if world.device.type == "cuda" else "cpu"
         found = provenance(name) | {"ranks": world.size, "threads": torch.get_num_threads()}
         write_json(run.path / "provenance" / f"{held.number:04d}.json", found)
+    set_damaged_weights_aside(run, world)
     if not _trained(run, until):
         train(run, training, seed, job, world, code_id(), progress, stop, until)
     failed = []

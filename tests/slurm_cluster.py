@@ -6,6 +6,7 @@ def test_it(slurm: Cluster) -> None: ...
 """
 
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ def _started() -> Cluster | str:
         **QUIET,  # type: ignore[call-overload]
     )
     if up.returncode:
+        shutil.rmtree(folder)
         said = " ".join(up.stderr.split())
         return said if "missing Debian packages" in said else f"FAILED {said}"
     # It goes down when this process is gone, however that comes: then the pipe is closed.

@@ -1,12 +1,16 @@
 """Early stopping by Ray Tune's scheduler, with the command as users have it."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
+from harness.ablation import read_ablation
 from harness.files import read_json
+from harness.grid import expand
+from harness.launch import processes
+from harness.launch.processes import Work
+from harness.plan import make_plan
 from harness.record import RunFolder, run_folder
 from tests.tiny import Write, command, figures, losses, prepared, weights
 
@@ -35,7 +39,7 @@ def test_the_worse_run_stops_at_the_rung_and_goes_on_when_asked(
     options = (path, "--no-track", "--outputs", outputs)
     first = command("harness.sweep", *options)
     assert first.returncode == 0, first.stdout + first.stderr
-    plan = json.loads(command("harness.sweep", *options, "--json").stdout)
+    plan = make_plan(expand(read_ablation(path)), outputs).to_json()
     good, bad = plan["runs"]
     assert (good["state"], bad["state"]) == ("done", "stopped")
     why = "stopped early, after 25 % of the training: fid.fashion-cnn"
@@ -58,10 +62,9 @@ def test_the_worse_run_stops_at_the_rung_and_goes_on_when_asked(
     onward = (path, "--no-track", "--launcher", "inline", "job.scheduler=none", "--outputs")
     assert command("harness.sweep", *onward, outputs).returncode == 0
     assert not stopped.stopped_file.exists()
-    assert command("harness.sweep", *onward, tmp_path / "undisturbed").returncode == 0
-    for run_id in (good["run_id"], bad["run_id"]):
-        undisturbed = run_folder(tmp_path / "undisturbed", run_id)
-        assert everything(run_folder(outputs, run_id)) == everything(undisturbed)
+    whole = prepared(tmp_path / "undisturbed", path, cell=1)
+    assert processes.wait(processes.start(Work(whole.path), 1, os.cpu_count() or 1)) == 0
+    assert everything(run_folder(outputs, bad["run_id"])) == everything(whole)
 
 
 @pytest.mark.parametrize(

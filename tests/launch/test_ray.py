@@ -22,7 +22,7 @@ from harness.record import RunFolder, run_folder
 from tests.ray_cluster import RayCluster, ray_cluster
 from tests.tiny import ROOT, command, figures, losses, prepared, wait_for, weights
 
-ROOM = 2 * 2**30  # bytes of memory that may be taken before the monitor acts
+ROOM = 3 * 2**30  # bytes of memory that may be taken before the monitor acts; the sweep takes two
 CHUNK = 2**29
 
 
@@ -68,8 +68,8 @@ def test_what_dies_with_a_node_or_is_short_of_memory_costs_an_attempt(
 ) -> None:
     """A run on each of two nodes: on one memory runs short, and then that node is killed."""
     memory = psutil.virtual_memory()
-    if memory.available < 3 * ROOM:
-        pytest.skip(f"needs {3 * ROOM / 2**30:.0f} GiB of memory that nobody uses")
+    if memory.available < 2 * ROOM:
+        pytest.skip(f"needs {2 * ROOM / 2**30:.0f} GiB of memory that nobody uses")
     limit = (memory.total - memory.available + ROOM) / memory.total
     node = cluster.add(RAY_memory_monitor_refresh_ms="200", RAY_memory_usage_threshold=str(limit))
     outputs, long = tmp_path / "outputs", ("train.images=24000", "job.checkpoint_every=20")
@@ -80,21 +80,23 @@ def test_what_dies_with_a_node_or_is_short_of_memory_costs_an_attempt(
         env=os.environ | cluster.environment | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
+        assert sweeping.stdout is not None
         wait_for(lambda: (outputs / "runs").exists() and len(at_work(outputs, node)) == 1)
         (run,) = at_work(outputs, node)
-        (killed,) = attempts(run)
+        killed = attempts(run)[-1]
         eaten: list[bytearray] = []
-        while not ended(killed) and len(eaten) * CHUNK < 2 * ROOM:
+        while not ended(killed) and len(eaten) * CHUNK < 1.5 * ROOM:
             eaten.append(bytearray(b"x") * CHUNK)
             time.sleep(0.1)
         eaten.clear()
         assert ended(killed), "memory ran short, and nobody was ended"
         wait_for(lambda: at_work(outputs, node) != [])
         cluster.kill(node)
-        text, _ = sweeping.communicate()
+        text = sweeping.stdout.read()
+        assert sweeping.wait() == 0, text
     finally:
-        sweeping.kill()
-    assert sweeping.returncode == 0, text
+        with sweeping:
+            sweeping.kill()
     assert len(attempts(run)) >= 3
 
     cells = (prepared(tmp_path / "whole", tiny, *long, cell=cell) for cell in range(3))
