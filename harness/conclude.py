@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness import store_address
-from harness.files import read_json, write_json
+from harness.files import read_json, write_atomic, write_json
 from harness.grid import Grid
+from harness.identity import digest
 from harness.launch import processes
 from harness.plan import Plan, make_plan
 from harness.provenance import ROOT
@@ -40,17 +41,39 @@ def tracker(name: str, outputs: Path, off: bool, uri: str | None) -> Iterator[No
         yield
     finally:
         follower.terminate()  # it makes a last pass
-        follower.wait()
+        if follower.wait() == 0:
+            _note_mirrored(name, outputs, uri)
 
 
-def mirror_once(name: str, outputs: Path, uri: str | None) -> None:
-    """Bring MLflow up to date once; what goes wrong is said, and stops nothing."""
-    subprocess.run(
+def mirror_what_is_left(name: str, outputs: Path, uri: str | None) -> None:
+    """Bring MLflow up to date, if it has not all that the report has: a tracker may have been
+    killed, or its server away. What goes wrong is said, and stops nothing."""
+    mark = _mirrored_file(name, outputs)
+    if mark.exists() and mark.read_text() == _to_mirror(name, outputs, uri):
+        return
+    synced = subprocess.run(
         _track("sync", outputs, name),
         env=processes.environment() | _address(uri),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
+    if synced.returncode == 0:
+        _note_mirrored(name, outputs, uri)
+
+
+def _note_mirrored(name: str, outputs: Path, uri: str | None) -> None:
+    write_atomic(_mirrored_file(name, outputs), _to_mirror(name, outputs, uri))
+
+
+def _mirrored_file(name: str, outputs: Path) -> Path:
+    return outputs / "ablations" / f"{name}.mirrored"
+
+
+def _to_mirror(name: str, outputs: Path, uri: str | None) -> str:
+    """What the report was made of, and where the mirror is."""
+    made_of = outputs / "reports" / name / "inputs.json"
+    known = made_of.read_text() if made_of.exists() else ""
+    return digest([known, store_address.public(uri) if uri else ""])
 
 
 def _track(command: str, outputs: Path, name: str) -> list[str]:

@@ -17,7 +17,7 @@ from harness.conclude import (
     INCOMPLETE,
     OK,
     conclude,
-    mirror_once,
+    mirror_what_is_left,
     report,
     short_path,
     tracker,
@@ -68,7 +68,7 @@ def leave_to_slurm(
         plan = plan_with_queue(plan.grid, outputs)
     report(whole, record, outputs)
     if not options.no_track:
-        mirror_once(name, outputs, uri)
+        mirror_what_is_left(name, outputs, uri)
     status = conclude(plan, name, outputs, console, uri)
     if at_work := Counter(run.state for run in plan.runs if run.state in AT_WORK):
         told = ", ".join(f"{count} {state}" for state, count in sorted(at_work.items()))

@@ -22,7 +22,16 @@ from rich.console import Console
 from harness import store_address
 from harness.ablation import read_ablation
 from harness.claim import ask_to_stop, last_attempt
-from harness.conclude import BAD_INPUT, INCOMPLETE, OK, STOPPED, conclude, report, tracker
+from harness.conclude import (
+    BAD_INPUT,
+    INCOMPLETE,
+    OK,
+    STOPPED,
+    conclude,
+    mirror_what_is_left,
+    report,
+    tracker,
+)
 from harness.dataset import check as check_data
 from harness.errors import UnreachableError, UserError
 from harness.files import write_json
@@ -109,6 +118,8 @@ def sweep(options: argparse.Namespace) -> int:
         console.print(f"worked for {duration(time.monotonic() - started)}")
     else:
         report(whole, record, outputs)
+    if not options.no_track:
+        mirror_what_is_left(ablation.name, outputs, options.mlflow_uri)
     return conclude(plan, record["name"], outputs, console, options.mlflow_uri)
 
 

@@ -141,10 +141,13 @@ def ablation_names(outputs: Path, asked: Sequence[str]) -> list[str]:
 
 
 def follow(outputs: Path, names: Sequence[str], uri: str | None = None) -> int:
-    """Mirror until a signal, or the end of the parent process, then once more; returns 0.
+    """Mirror until a signal, or the end of the parent process, then once more.
 
     Args:
         names: the ablations; none: all that are there at each pass.
+
+    Returns:
+        0 when everything is mirrored, else 1.
     """
     asked: list[int] = []
 
@@ -172,7 +175,7 @@ def follow(outputs: Path, names: Sequence[str], uri: str | None = None) -> int:
             _say(problems or ["up to date again"])
             told = problems
         if last:
-            return 0
+            return 1 if problems else 0
         wake = time.monotonic() + EVERY
         while time.monotonic() < wake and not ending():
             time.sleep(0.1)

@@ -15,7 +15,7 @@ QUICK = (
     "ablation", "canonical", "claim", "conclude", "config", "dataset", "errors", "extractors",
     "files", "grid", "identity", "launch.batch", "launch.job_script", "launch.profile",
     "launch.slurm_job", "launch.squeue", "options", "plan", "provenance", "queued", "record",
-    "retries", "snapshot", "stages", "store_address", "sweep", "table", "yamlfile",
+    "retries", "rungs", "snapshot", "stages", "store_address", "sweep", "table", "yamlfile",
 )  # fmt: skip
 
 

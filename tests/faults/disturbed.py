@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from safetensors.numpy import load_file
 
 from harness.record import RunFolder, run_folder
 from tests.tiny import ROOT, command, figures, losses, weights
@@ -71,9 +72,9 @@ def runs(outputs: Path) -> list[RunFolder]:
 def trained(run: RunFolder) -> dict[str, bytes]:
     """Weights, their averages and AdamW's moments, as the last checkpoint has them."""
     (last,) = run.checkpoints()
-    found = {file.name: file.read_bytes() for file in last.glob("*.safetensors")}
-    assert len(found) > 3
-    return found
+    files = {file.name: load_file(file) for file in last.glob("*.safetensors")}
+    assert len(files) > 3
+    return {f"{f} {name}": a.tobytes() for f, arrays in files.items() for name, a in arrays.items()}
 
 
 def result(outputs: Path) -> dict[str, object]:
