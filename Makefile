@@ -14,7 +14,7 @@ test: $(READY) data
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Without the slow tests, on all cores: about a minute on two.
 check: $(READY) data
