@@ -21,6 +21,7 @@ stage 0 and wants all of a checkpoint converted first; and both are read by
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def save(run: RunFolder, state: Json, engine: Any, ema: Ema, world: World) -> No
         write_json(temporary / "state.json", state | {"checksum": _checksum(state)})
         temporary.rename(final)
         for old in run.checkpoints()[:-KEEP]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)  # what is left of it can't be loaded
     world.barrier()
 
 
@@ -83,7 +84,7 @@ def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> Json:
     Raises:
         CheckpointError: it is of another network.
     """
-    for folder in reversed(run.checkpoints()):
+    for folder in reversed(world.shared(run.checkpoints())):  # a rank's own view may be older
         if world.any(bool(found := _unfit(folder, run, world))):
             if found:
                 print(f"checkpoint {folder.name} {found}; trying the one before", flush=True)
@@ -93,7 +94,7 @@ def load(run: RunFolder, engine: Any, ema: Ema, world: World) -> Json:
             continue
         state = read_json(folder / "state.json")
         for kind, held in _held(engine, ema).items():
-            fill(held, folder, kind)
+            fill(held, [folder / name for name in state["files"] if name.startswith(f"{kind}-")])
         take_over(engine, state["optimizer_steps"])
         return state
     return {"step": 0, "pending": [], "code_ids": [], "weights": {}}
@@ -121,7 +122,7 @@ def packed(held: Spans, world: World) -> bytes:
     return save_arrays({name: span.values.cpu().numpy() for name, span in mine.items()}, starts)
 
 
-def fill(held: Spans, folder: Path, kind: str) -> None:
+def fill(held: Spans, files: Sequence[Path]) -> None:
     """Write into the spans what the files of any number of ranks have of them.
 
     Raises:
@@ -129,15 +130,16 @@ def fill(held: Spans, folder: Path, kind: str) -> None:
     """
     with ExitStack() as stack:
         pieces: dict[str, list[tuple[int, Any]]] = {name: [] for name in held}
-        for file in folder.glob(f"{kind}-*.safetensors"):
+        for file in files:
             opened = stack.enter_context(safe_open(file, "pt"))
             starts = opened.metadata() or {}
             for name in starts.keys() & held.keys():
                 pieces[name].append((int(starts[name]), opened.get_slice(name)))
         for name, span in held.items():
             if (found := sum(_copied(span, *piece) for piece in pieces[name])) < len(span.values):
+                place = files[0].parent if files else "checkpoints"
                 raise CheckpointError(
-                    f"{folder}: has {found} of {len(span.values)} elements of {name}: other code "
+                    f"{place}: has {found} of {len(span.values)} elements of {name}: other code "
                     "trained a network of another shape; move checkpoints/ away to train anew"
                 )
 

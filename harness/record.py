@@ -126,7 +126,8 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*"))
+        found = (self.path / "checkpoints").glob(f"step-{'[0-9]' * 8}")
+        return sorted(folder for folder in found if not folder.is_symlink())
 
     def requests(self) -> list[str]:
         """Ids of the evaluations asked of this run."""
