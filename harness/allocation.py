@@ -23,7 +23,6 @@ class Allocation:
     rank: int
     tasks: int
     local_rank: int
-    node_index: int
 
 
 def allocation(env: Mapping[str, str] | None = None) -> Allocation | None:
@@ -43,7 +42,6 @@ def allocation(env: Mapping[str, str] | None = None) -> Allocation | None:
         rank=int(env.get("SLURM_PROCID", 0)),
         tasks=int(env.get("SLURM_NTASKS", 1)),
         local_rank=int(env.get("SLURM_LOCALID", 0)),
-        node_index=int(env.get("SLURM_NODEID", 0)),
     )
 
 

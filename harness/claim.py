@@ -82,7 +82,7 @@ class Attempt:
         return abs(silence) < SILENCE  # of a time to come: one of the clocks is wrong
 
     def outlived(self, facts: Json) -> bool:
-        """Its job was requeued since, so that Slurm has ended whatever belonged to it.
+        """Its job was requeued since: Slurm has ended whatever belonged to it, where it could.
 
         Args:
             facts: `job` and `restart` of now.
@@ -218,10 +218,12 @@ def claim(run: RunFolder, **facts: Any) -> Claim | None:
         facts: what else the attempt's file is to say (code id, ranks, ...).
     """
     last, place = last_attempt(run), _place()
-    if last is not None and not last.ended and not last.outlived(place):
-        if last.alive:
-            return None
-        if last.data["host"] != this_host() and last.beats():
+    unseen = None  # one that Slurm has given up, and that may yet be at work
+    if last is not None and not last.ended:
+        elsewhere = last.data["host"] != this_host()
+        if last.outlived(place):
+            unseen = last if elsewhere or last.alive else None
+        elif last.alive or (elsewhere and last.beats()):
             return None
     number = last.number + 1 if last else 1
     data = {
@@ -245,4 +247,6 @@ def claim(run: RunFolder, **facts: Any) -> Claim | None:
         temporary.unlink()
     held = Claim(run, number, data)
     held.start()
+    while unseen is not None and unseen.beats():
+        pass  # its node was cut off from Slurm, and goes on until it finds itself taken over
     return held

@@ -39,6 +39,9 @@ def parse(arguments: list[str] | None, description: str | None) -> argparse.Name
     add("--logs", metavar="PATTERN", help="print the logs of runs whose label, id or job matches")
     add("--cancel", metavar="PATTERN", help="take such runs out of the queue")
     options = parser.parse_intermixed_args(arguments)
+    for name in ("logs", "cancel", "only"):
+        if getattr(options, name) == "":  # a shell variable that is not set
+            parser.error(f"--{name} '': needs a pattern ('*' for all)")
     if options.seeds is not None and options.seeds < 1:
         parser.error(f"--seeds {options.seeds}: must be at least 1")
     if options.no_track and options.mlflow_uri:

@@ -11,7 +11,7 @@ from harness.claim import Attempt, claim, last_attempt
 from harness.config import Evaluation, Training
 from harness.errors import UserError
 from harness.files import read_json
-from harness.grid import Grid
+from harness.grid import Grid, expand
 from harness.provenance import code_id
 from harness.record import RunFolder, archive, run_folder
 
@@ -29,6 +29,8 @@ class PlannedRun:
     state: str
     reason: str
     evaluation_states: dict[str, tuple[str, str]] = field(default_factory=dict)
+    queued: str = ""  # what is said of the job that holds it
+    ended: str = ""  # how its last job ended, where its folder does not tell
 
     @property
     def run_id(self) -> str:
@@ -126,15 +128,25 @@ def make_plan(
     runs = []
     for run_id, (group_id, seed, training, label, evaluations) in needs.items():
         folder = run_folder(outputs, run_id)
-        state, reason, states = state_of(
-            folder, evaluations, (queued or {}).get(run_id, ""), (ended or {}).get(run_id, "")
-        )
-        if state == "stopped" and grid.job.scheduler == "none":
-            state, reason = "new", f"{reason}; goes on, for job.scheduler is none"
+        holder = (queued or {}).get(run_id, "")
+        how = (ended or {}).get(run_id, "")
+        state, reason, states = state_of(folder, evaluations, holder, how)
+        if state == "stopped" and (why := _goes_on(grid, folder)):
+            state, reason = "new", f"{reason}; goes on, for {why}"
         runs.append(
-            PlannedRun(folder, group_id, seed, training, label, evaluations, state, reason, states)
-        )
+            PlannedRun(folder, group_id, seed, training, label, evaluations, state, reason, states,
+                       holder, how)
+        )  # fmt: skip
     return Plan(grid, tuple(runs))
+
+
+def _goes_on(grid: Grid, folder: RunFolder) -> str:
+    """Why a run that early stopping ended is not stopped in this ablation; empty where it is."""
+    if grid.job.scheduler == "none":
+        return "job.scheduler is none"
+    # All of the ablation's, whatever --only left of them.
+    own = {run_id for cell in expand(grid.ablation).cells for _, run_id in cell.runs}
+    return "" if folder.stopped_against() <= own else "other runs than here were better there"
 
 
 def state_of(
@@ -159,11 +171,11 @@ def state_of(
         return "running", queued or _who(last), states
     if missing == 0 and done:
         return "stale", _first(states, "stale"), states
+    if queued:
+        return "queued", queued, states
     if not done and (why := folder.stopped()) is not None:
         left = {e: ("stopped", why) for e, (state, _) in states.items() if state == "new"}
         return "stopped", why, states | left
-    if queued:
-        return "queued", queued, states
     if kinds["failed"] and not kinds["new"]:
         return "failed", _first(states, "failed"), states
     if last is not None and last.data.get("outcome") == "failed":
@@ -219,10 +231,12 @@ def _who(attempt: Attempt) -> str:
 def redo_stale(plan: Plan) -> list[Path]:
     """Archive the stale runs, and the stale evaluations of runs whose training is not stale.
 
-    A run that a process is at work on is left alone.
+    A run that a process is at work on, or that a job in the queue holds, is left alone.
     """
     moved = []
     for run in plan.runs:
+        if run.queued:
+            continue
         stale = any(state == "stale" for state, _ in run.evaluation_states.values())
         others = _trained_by_others(run.folder) if run.folder.exists() else set()
         if not (stale or others):

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,22 @@ from harness.conclude import (
 from harness.errors import UnreachableError, UserError, nearest
 from harness.grid import Grid
 from harness.launch import held, squeue
+from harness.launch.batch import Batch, batches
+from harness.launch.element import finished
+from harness.launch.fruitless import given_up
 from harness.launch.processes import Work
 from harness.launch.profile import Profile, read_profile
 from harness.plan import Plan, PlannedRun, make_plan
-from harness.record import prepare
+from harness.record import RunFolder, prepare
 from harness.retries import bad_nodes
 from harness.snapshot import snapshot
 from harness.table import Watch, counted, duration, plain_line, show_plan
 
 EVERY = 5.0  # seconds between two questions to Slurm
+NODES_FOR = 86_400.0  # seconds that a node is avoided for: it may have been mended since
 FULL_FOR = 60.0  # seconds before more is submitted to a queue that was full
 LOG_LINES = 30
+RUNS_TOLD = 3  # whose last job's end is said
 
 
 def plan_with_queue(grid: Grid, outputs: Path) -> Plan:
@@ -44,8 +50,27 @@ def plan_with_queue(grid: Grid, outputs: Path) -> Plan:
     Raises:
         UnreachableError: Slurm does not answer.
     """
-    seen = squeue.look(outputs)
-    return make_plan(grid, outputs, seen.queued(), seen.ended)
+    return _plan(grid, outputs, squeue.look(outputs))
+
+
+def _plan(grid: Grid, outputs: Path, seen: squeue.Seen) -> Plan:
+    """The plan; a run that its jobs never began with counts as failed in the end."""
+    plan = make_plan(grid, outputs, seen.queued(), seen.ended)
+    todo = {run.run_id for run in plan.startable(retry_failed=False)}
+    why = given_up(outputs, todo, grid.job.retries)
+    told = (_told(run, seen.held.get(run.run_id), why.get(run.run_id, "")) for run in plan.runs)
+    return Plan(grid, tuple(told))
+
+
+def _told(run: PlannedRun, holder: squeue.Queued | None, refused: str) -> PlannedRun:
+    """A run with what its jobs say of it: why it is given up, or what its job will not do."""
+    if refused:
+        return replace(run, state="failed", reason=refused)
+    if holder is None or not holder.evaluations or run.state not in AT_WORK:
+        return run
+    later = set(run.wanted(retry_failed=False)) - {*holder.evaluations}
+    more = f"; {counted(len(later), 'more evaluation')} when it has ended" if later else ""
+    return replace(run, reason=run.reason + more)
 
 
 def leave_to_slurm(
@@ -93,7 +118,8 @@ def _submit(
     from harness.launch import slurm
 
     outputs, job = options.outputs.resolve(), plan.grid.job
-    excluded = bad_nodes([a.data for a in attempts(run.folder)] for run in plan.runs)
+    made_at = ([one.data for one in attempts(run.folder)] for run in plan.runs)
+    excluded = bad_nodes(made_at, since=time.time() - NODES_FOR)
     if excluded:
         console.print(f"without {', '.join(excluded)}: jobs were lost there twice", markup=False)
     folder = profile.snapshots or outputs / "slurm" / "code"
@@ -101,11 +127,27 @@ def _submit(
     for run in runs:
         prepare(run.folder, run.training, run.group_id, run.seed, job, run.evaluations)
     works = [Work(run.folder.path, run.wanted(options.retry_failed)) for run in runs]
-    made = slurm.submit(works, job, profile, outputs, plan.grid.ablation.name, snapshot=code,
-                        excluded=excluded)  # fmt: skip
+
+    def submit(excluded: Sequence[str]) -> list[Batch]:
+        return slurm.submit(works, job, profile, outputs, plan.grid.ablation.name, snapshot=code,
+                            excluded=excluded)  # fmt: skip
+
+    try:
+        made = submit(excluded)
+    except UserError as error:
+        if not excluded or isinstance(error, UnreachableError):
+            raise
+        console.print(f"{error}; with these nodes, then", markup=False)
+        made = submit(())
     elements = [element for batch in made for element in batch.elements]
     done = {work.run_dir.name for element in elements for work in element}
-    left = {run.run_id for run in runs} - done - set(squeue.queue(outputs))
+    again = [run for run in runs if run.ended and run.run_id in done]
+    for run in again[:RUNS_TOLD]:
+        console.print(f"{run.run_id} again: {run.ended}", markup=False, soft_wrap=True)
+    if len(again) > RUNS_TOLD:
+        console.print(f"and {counted(len(again) - RUNS_TOLD, 'more run')} again", markup=False)
+    left = {work.run_dir.name for work in works} - done - set(squeue.queue(outputs))
+    left -= {work.run_dir.name for work in works if finished(RunFolder(work.run_dir), work)}
     if done:
         ids = ", ".join(str(batch.job_id) for batch in made)
         console.print(f"submitted {counted(len(done), 'run')} as {counted(len(elements), 'job')} "
@@ -142,6 +184,8 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
                         tries.update(done)
                         full_until = began + (FULL_FOR if left else 0)
                         plan, _ = _look(plan.grid, outputs, watch)
+                    elif todo:  # they wait for room
+                        left = {run.run_id for run in todo}
                     told = ""
                     if not any(run.state in AT_WORK for run in plan.runs) and not left:
                         return plan
@@ -162,7 +206,7 @@ def _look(grid: Grid, outputs: Path, watch: Watch) -> tuple[Plan, squeue.Seen]:
     """The plan as it is now, also for the table."""
     seen = squeue.look(outputs)
     watch.queued, watch.ended = seen.queued(), seen.ended
-    return make_plan(grid, outputs, watch.queued, watch.ended), seen
+    return _plan(grid, outputs, seen), seen
 
 
 def look_after(plan: Plan, options: argparse.Namespace, console: Console) -> int:
@@ -209,18 +253,26 @@ def _status(plan: Plan, outputs: Path, console: Console) -> int:
 def _matching(plan: Plan, pattern: str, option: str, outputs: Path) -> list[PlannedRun]:
     """Runs whose label, id or job holds the pattern, or matches it with * and ?.
 
+    A job that has ended has logs, but is not to be cancelled: another may hold the run now.
+
     Raises:
         UserError: there is none.
     """
-    elements = {run_id: held.element_id for run_id, held in squeue.queue(outputs).items()}
+    jobs: dict[str, list[str]] = {run.run_id: [] for run in plan.runs}
+    for run_id, holder in squeue.queue(outputs).items():
+        jobs.get(run_id, []).append(holder.element_id)
+    for batch in batches(outputs) if option == "--logs" else ():
+        for index, element in enumerate(batch.elements):
+            for work in element:
+                jobs.get(work.run_dir.name, []).append(batch.element_id(index) or "")
     labels: dict[str, list[str]] = {}  # of all cells that a training serves
     for cell in plan.grid.cells:
         for _, run_id in cell.runs:
             labels.setdefault(run_id, []).append(cell.label)
     found = []
     for run in plan.runs:
-        element_id = elements.get(run.run_id, "")
-        names = [*labels[run.run_id], run.run_id, element_id, element_id.split("_")[0]]
+        names = [*labels[run.run_id], run.run_id]
+        names += [name for job in jobs[run.run_id] for name in (job, job.split("_")[0])]
         held = run.run_id.startswith(pattern) or any(pattern in x for x in labels[run.run_id])
         if held or any(fnmatchcase(name, pattern) for name in names):
             found.append(run)

@@ -13,7 +13,8 @@
         DONE                    the training is finished; written after everything it speaks for
         eval/<eval_id>.json     a finished evaluation with its figures
         eval/<eval_id>.failed.json   why one failed when it was last tried
-        stopped.json            early stopping ended it: after which share, and by which figure
+        rungs/00000100.json     what early stopping made of it there: by which figure, against whom
+        stopped.json            the one of these that ended it, until it goes on
         samples/<eval_id>.png   a grid of its first images
         log.txt                 what its processes printed
 
@@ -114,6 +115,14 @@ class RunFolder:
     def stopped_file(self) -> Path:
         return self.path / "stopped.json"
 
+    def verdict_file(self, step: int) -> Path:
+        """What early stopping made of the run after so many steps."""
+        return self.path / "rungs" / f"{step:08d}.json"
+
+    def stopped_against(self) -> set[str]:
+        """Ids of the runs that this one was compared with when early stopping ended it."""
+        return set(read_json(self.stopped_file).get("against", ()))
+
     def stopped(self) -> str | None:
         """Why early stopping ended this run, or None where it did not."""
         if not self.stopped_file.exists():
@@ -183,7 +192,6 @@ def prepare(
     if not run.exists() or run.spec()["config"]["data"] != spec["config"]["data"]:
         write_json(run.spec_file, spec)
     write_json(run.path / "job.json", job.model_dump(mode="json"))
-    run.stopped_file.unlink(missing_ok=True)  # it goes on
     for eval_id, evaluation in evaluations.items():
         if not run.request_file(eval_id).exists():
             request = {"format": FORMAT, "eval_id": eval_id}

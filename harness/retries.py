@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from harness.files import Json
 
 PREEMPTED, TIME_LIMIT, STOPPED = "preempted", "time limit", "stopped"
-NODE_FAILURE, LOST = "node failure", "lost"
+LOST = "lost"
 OUT_OF_MEMORY, FULL_DISK = "out of memory", "full disk"
 NON_FINITE, ERROR = "non-finite loss", "error"
 
@@ -68,17 +68,20 @@ def _in_vain(attempts: Sequence[Json], reached: Sequence[int]) -> list[Json]:
     return list(attempts)
 
 
-def bad_nodes(runs: Iterable[Sequence[Json]]) -> list[str]:
+def bad_nodes(runs: Iterable[Sequence[Json]], since: float = 0.0) -> list[str]:
     """Nodes that at least two starts of a job were lost with, by the attempts of each of its runs.
 
     Several runs that were lost with one node at one time count once. A process that was killed
     alone says nothing of its node: that attempt has an end, written by what started it.
+
+    Args:
+        since: only attempts that were started later, seconds since the epoch.
     """
     lost = {
         (node, attempt.get("job"), attempt.get("restart"))
         for attempts in runs
         for attempt in attempts
-        if not attempt.get("outcome") or cause(attempt) == NODE_FAILURE
+        if not attempt.get("outcome") and attempt.get("started", since) >= since
         for node in attempt.get("nodes", [])
     }
     counts = Counter(node for node, *_ in lost)

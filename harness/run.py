@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         until = None
         if options.until is not None:
             until, wanted = _up_to(options.until, _training(spec), wanted, options.evaluations)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a path too long, a folder that is closed
         print(error, file=sys.stderr)
         return BAD_INPUT
     stop = StopRequest()
@@ -76,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
                 return BUSY
             _peer_error(run).unlink(missing_ok=True)
+            run.stopped_file.unlink(missing_ok=True)  # it goes on
         _end_with_parent()
         _work(run, spec, Job(**job), wanted, held, stop, until)
     except Exception as error:

@@ -6,12 +6,13 @@ and of these the geometric mean. Runs are comparable where they are measured in 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from harness.config import Evaluation, Training
 from harness.errors import UserError
+from harness.files import read_json
 from harness.plan import Plan, PlannedRun
 from harness.record import RunFolder
 from harness.stages import steps_until
@@ -27,15 +28,18 @@ class Rung:
     after: float
     steps: int  # of the training
     evaluations: tuple[str, ...]  # ids of those the ablation has there
+    stops: bool = True  # whether a run may be stopped there: not so the baseline's
 
 
-def ladder(training: Training, evaluations: Mapping[str, Evaluation]) -> tuple[Rung, ...]:
+def ladder(
+    training: Training, evaluations: Mapping[str, Evaluation], stops: bool = True
+) -> tuple[Rung, ...]:
     """The rungs of a run, in order."""
     found = []
     for share in training.train.snapshots:
         there = tuple(sorted(e for e, one in evaluations.items() if one.evaluate.after == share))
         if there:
-            found.append(Rung(share, steps_until(training, share), there))
+            found.append(Rung(share, steps_until(training, share), there, stops))
     return tuple(found)
 
 
@@ -43,8 +47,8 @@ def ladders(plan: Plan, launcher: str) -> dict[str, tuple[Rung, ...]]:
     """Run id -> its rungs, of every run in a plan; empty where nothing is stopped early.
 
     Raises:
-        UserError: a run has none, two runs are not measured the same way at one of them, or the
-            launcher knows no early stopping.
+        UserError: a run has none, two runs are not measured the same way at one of them, there
+            are several seeds, or the launcher knows no early stopping.
     """
     found: dict[str, tuple[Rung, ...]] = {}
     if plan.grid.job.scheduler == "none":
@@ -53,9 +57,22 @@ def ladders(plan: Plan, launcher: str) -> dict[str, tuple[Rung, ...]]:
         raise UserError(
             f"job.scheduler asha needs --launcher ray; with {launcher} set job.scheduler: none"
         )
+    if len(seeds := plan.grid.ablation.seeds) > 1:
+        raise UserError(
+            f"{plan.grid.ablation.path}: job.scheduler asha stops single runs, and a row needs all "
+            f"of its {len(seeds)} seeds: give --seeds 1, then all seeds of the rows that are left "
+            "with --only and job.scheduler=none"
+        )
+    # Every row is compared with it: without it the report has no difference.
+    baseline = {
+        run_id
+        for cell in plan.grid.cells
+        if cell.cell_id == plan.grid.baseline
+        for _, run_id in cell.runs
+    }
     ways: dict[float, tuple[object, PlannedRun]] = {}
     for run in plan.runs:
-        found[run.run_id] = ladder(run.training, run.evaluations)
+        found[run.run_id] = ladder(run.training, run.evaluations, run.run_id not in baseline)
         if not found[run.run_id]:
             raise UserError(
                 f"{plan.grid.ablation.path}: job.scheduler asha compares runs on the way, and "
@@ -78,6 +95,12 @@ def ladders(plan: Plan, launcher: str) -> dict[str, tuple[Rung, ...]]:
 def _way(evaluations: Iterable[Evaluation]) -> object:
     """How a run is measured at a rung, whatever is done at inference."""
     return sorted({one.evaluate.model_dump_json() for one in evaluations})
+
+
+def judged(run: RunFolder, rung: Rung, among: Collection[str]) -> bool:
+    """Whether a run has its verdict at a rung, from a comparison with none but these runs."""
+    file = run.verdict_file(rung.steps)
+    return file.exists() and set(among).issuperset(read_json(file, needs=("against",))["against"])
 
 
 def figure(run: RunFolder, rung: Rung) -> tuple[str, float] | None:

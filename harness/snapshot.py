@@ -4,14 +4,14 @@
         SNAPSHOT.json                  by their content; what `harness.provenance` says of them
         data                           a link to the checkout's data
 
-A snapshot is made once and appears whole, by a rename. One that was edited afterwards is moved
-aside and made anew; older ones are left alone, because jobs in the queue may need them.
+A snapshot is made once and appears whole, by a rename. Beside one that was edited afterwards
+another is made, with a number to its name. All are left where they are, because jobs in the queue
+may need them.
 """
 
 import hashlib
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 from harness.errors import UserError
@@ -32,11 +32,12 @@ def snapshot(folder: Path, root: Path = ROOT) -> Path:
     found = contents(root)
     content = content_id(found)
     name, facts = _facts(root, content)
-    target = folder / name
-    if target.exists():
+    target, number = folder / name, 1
+    while target.exists():
         if sound(target, content):
             return target
-        target.rename(folder / f"{name}.damaged-{time.time_ns()}")
+        number += 1
+        target = folder / f"{name}.{number}"
     folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
     try:

@@ -1,9 +1,9 @@
 """What each row cost, and what is missing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from reports.formats import NOTHING, counted, duration, flop
-from reports.load import Row, Run, Sweep
+from reports.load import Json, Row, Run, Sweep
 from reports.tables import Table, table
 
 
@@ -22,14 +22,16 @@ def cost_table(sweep: Sweep) -> Table:
         body.append([name, *_spent(used.values(), own), shared])
     total = ["all (shared once)", *_spent(runs.values(), sweep.rows)]
     trained = sum(run.done is not None for run in sweep.runs)
-    body.append([*total, f"{trained} of {counted(len(runs), 'training')} done"])
+    stopped = sum(run.state == "stopped" for run in sweep.runs)
+    told = f"{trained} of {counted(len(runs), 'training')} done"
+    body.append([*total, told + (f", {stopped} stopped early" if stopped else "")])
     header = ["method", "training images", "training time", "training compute", "evaluation time"]
     return table("Cost", [*header, "training shared"], body, numeric=True)
 
 
-def _spent(runs: Iterable[Run], rows: Iterable[Row]) -> list[str]:
-    done = [run.done for run in runs if run.done is not None]
-    measured = {row.evaluation: row.seconds for row in rows if row.metrics}
+def _spent(runs: Iterable[Run], rows: Sequence[Row]) -> list[str]:
+    done = [spent for run in runs if (spent := _training(run, rows))]
+    measured = {row.evaluation: row.seconds for row in rows if row.finished}
     if not done:
         return [NOTHING, NOTHING, NOTHING, _time(measured)]
     return [
@@ -38,6 +40,14 @@ def _spent(runs: Iterable[Run], rows: Iterable[Row]) -> list[str]:
         flop(sum(one["flops"] for one in done)),
         _time(measured),
     ]
+
+
+def _training(run: Run, rows: Iterable[Row]) -> Json | None:
+    """What a training took: a stopped one up to what was last measured of it."""
+    if run.done is not None or run.state != "stopped":
+        return run.done
+    on_the_way = [row.training for row in rows if row.run_id == run.folder.run_id and row.training]
+    return max(on_the_way, key=lambda spent: spent["images"], default=None)
 
 
 def _time(measured: Mapping[tuple[str, str], float]) -> str:
@@ -50,11 +60,11 @@ def missing_table(sweep: Sweep) -> Table | None:
     for run in sweep.runs:
         own = [row for row in sweep.rows if row.run_id == run.folder.run_id]
         asked = {row.eval_id: row for row in own}
-        absent = [row for row in asked.values() if not row.metrics]
+        absent = [row for row in asked.values() if not row.finished]
         if not absent:
             continue
         what = ", ".join(dict.fromkeys(row.column.title for row in absent))
-        names = "; ".join(dict.fromkeys(row.method for row in own if not row.metrics))
+        names = "; ".join(dict.fromkeys(row.method for row in own if not row.finished))
         share = f"{len(absent)} of {len(asked)}: {what}"
         about = [run.name, str(run.seed), run.state, run.reason]
         body.append([*about, share, names, run.folder.run_id])

@@ -23,18 +23,22 @@ def sample_grid(sweep: Sweep, column: Column) -> bytes | None:
     """A PNG with one grid of images a method, enlarged without smoothing; None without samples.
 
     All grids are of one seed. Methods that coincide in this column share one grid. What is not
-    there yet is an empty frame.
+    there is an empty frame that says why.
     """
     seed = _seed(sweep, column)
     if seed is None:
         return None
     captions: dict[Path, list[str]] = {}
     folders = {run.folder.run_id: run.folder for run in sweep.runs}
+    stopped: set[Path] = set()
     frontmost = set(foremost(sweep.rows, sweep.fid, MOST))
     for row in sweep.rows:
         if row.column == column and row.seed == seed and row.cell_id in frontmost:
             run = folders[row.run_id]
-            captions.setdefault(run.samples_file(row.eval_id), []).append(row.method)
+            file = run.samples_file(row.eval_id)
+            captions.setdefault(file, []).append(row.method)
+            if row.state == "stopped":
+                stopped.add(file)
     pictures = {file: _open(file) for file in captions}
     first = next((picture for picture in pictures.values() if picture is not None), None)
     if first is None:
@@ -67,7 +71,8 @@ def sample_grid(sweep: Sweep, column: Column) -> bytes | None:
                 draw.rectangle(
                     (left, top + head, left + width - 1, top + head + height - 1), fill=EMPTY
                 )
-                draw.text((left + 12, top + head + 12), "not yet measured", INK, font=font)
+                why = "stopped early" if file in stopped else "not yet measured"
+                draw.text((left + 12, top + head + 12), why, INK, font=font)
             else:
                 enlarged = (picture.width * factor, picture.height * factor)
                 canvas.paste(picture.resize(enlarged, Image.Resampling.NEAREST), (left, top + head))

@@ -72,6 +72,11 @@ class Row:
         return self._keys.get(extractor(metric)) or json.dumps(self.protocol, sort_keys=True)
 
     @property
+    def finished(self) -> bool:
+        """Measured, whether or not the row may show it."""
+        return self.state in ("done", "stale")
+
+    @property
     def upsampled(self) -> float:
         """Share of the reference's images that had to be enlarged for this size."""
         return float(self.protocol.get("upsampled", 0.0))
@@ -225,7 +230,7 @@ def _without_stopped(rows: list[Row]) -> list[Row]:
     """
     stopped = {(row.cell_id, row.column) for row in rows if row.state == "stopped"}
     return [
-        replace(row, state="stopped", metrics={}, intervals={}, marks={}, influence=None)
+        replace(row, metrics={}, intervals={}, marks={}, influence=None)
         if (row.cell_id, row.column) in stopped
         else row
         for row in rows

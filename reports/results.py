@@ -125,6 +125,9 @@ def difference_table(sweep: Sweep, metrics: Sequence[str]) -> Table:
                     row.append(Cell(""))
                     continue
                 ours = found.get(cell_id, {})
+                if (cell_id, column) in sweep.stopped and not ours:
+                    row.append(_empty(sweep, cell_id, column))
+                    continue
                 text, kind = _difference(ours, theirs, metric, over_samples, len(sweep.seeds))
                 sign = (
                     text not in (NOT_COMPARED, COINCIDES) and {cell_id, held_to} & doubtful.keys()

@@ -1,6 +1,6 @@
 """The report in words: its opening paragraph, and the lines that a terminal shows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from reports.column import Column
@@ -85,9 +85,7 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str:
     asked = {row.cell_id for row in sweep.rows if row.column == column}
     if len(asked) == 1 < len(sweep.methods):
         return f"{where} there is only {sweep.methods[top[0]]}: {spread(metric, found[top[0]])}."
-    so_far = (
-        f" of the {len(found)} of {len(asked)} rows measured so far" if asked - set(found) else ""
-    )
+    so_far = _so_far(sweep, column, len(found), asked - found.keys())
     lowest = f"the lowest {name}{so_far}, {spread(metric, found[top[0]])}"
     if len(top) > 1:
         first, second, *more = (sweep.methods[one] for one in top)
@@ -96,6 +94,15 @@ def _column(sweep: Sweep, column: Column, metric: str) -> str:
     else:
         have = f"{where} {sweep.methods[top[0]]} has {lowest}"
     return f"{have}{_against_baseline(sweep, column, metric, top)}."
+
+
+def _so_far(sweep: Sweep, column: Column, count: int, absent: Collection[str]) -> str:
+    """Of how many rows the best one is the best, where some have no figure."""
+    if not absent:
+        return ""
+    coming = any((cell_id, column) not in sweep.stopped for cell_id in absent)
+    why = "measured so far" if coming else "that were not stopped early"
+    return f" of the {count} of {count + len(absent)} rows {why}"
 
 
 def _name(sweep: Sweep, metric: str) -> str:
@@ -112,7 +119,12 @@ def _against_baseline(sweep: Sweep, column: Column, metric: str, top: list[str])
         return "; the baseline has no such column"
     found = summaries(sweep.rows, column, metric)
     if baseline not in found:
-        return "; the baseline is not measured there yet"
+        ended = (baseline, column) in sweep.stopped
+        return (
+            "; the baseline was stopped early"
+            if ended
+            else ("; the baseline is not measured there yet")
+        )
     if baseline in top:
         return "; the baseline is among them" if len(top) > 1 else "; no row beats the baseline"
     mean = found[baseline].mean

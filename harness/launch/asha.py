@@ -7,7 +7,7 @@ arXiv:1810.05934).
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,21 +33,27 @@ def report(number: int, value: float) -> None:
     tune.report({BUDGET: KEPT**number, FIGURE: value})
 
 
-def scheduler(ladders: Ladders, outputs: Path) -> Any:
-    """A scheduler that knows what is measured already, and writes down whom it stops.
+def scheduler(ladders: Ladders, due: Collection[tuple[str, int]], outputs: Path) -> Any:
+    """A scheduler that knows what is measured already, and writes down each of its verdicts.
 
     Args:
         ladders: of all runs that are compared, whichever are to be started.
+        due: (run id, rung) of what trials report: it may be measured and not yet judged.
     """
     from ray.tune.schedulers import ASHAScheduler
 
     class Asha(ASHAScheduler):
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-            decision: str = super().on_trial_result(tune_controller, trial, result)
-            if decision == self.STOP:
-                run = Path(trial.config["work"]["run_dir"]).name
-                write_stopped(run, round(math.log(result[BUDGET], KEPT)), ladders, outputs)
-            return decision
+            if BUDGET not in result:  # the trial is over
+                return str(self.CONTINUE)
+            run = run_folder(outputs, Path(trial.config["work"]["run_dir"]).name)
+            number = round(math.log(result[BUDGET], KEPT))
+            known = SimpleNamespace(trial_id=run.run_id)
+            worse = super().on_trial_result(tune_controller, known, result) == self.STOP
+            # Once a training is over there is nothing to save.
+            stops = worse and ladders[run.run_id][number].stops and run.done() is None
+            write_verdict(run.run_id, number, stops, ladders, outputs)
+            return str(self.STOP if stops else self.CONTINUE)
 
     most = max(len(rungs) for rungs in ladders.values())
     found = Asha(
@@ -62,33 +68,36 @@ def scheduler(ladders: Ladders, outputs: Path) -> Any:
         known = SimpleNamespace(trial_id=run_id)
         found.on_trial_add(None, known)
         for number, rung in enumerate(rungs):
+            if (run_id, number) in due:
+                continue
             if measured := figure(run_folder(outputs, run_id), rung):
                 result = {BUDGET: KEPT**number, FIGURE: measured[1]}
                 ASHAScheduler.on_trial_result(found, None, known, result)  # judged before
     return found
 
 
-def write_stopped(run_id: str, number: int, ladders: Ladders, outputs: Path) -> None:
-    """Write down that a run stops at rung `number`, and what it was compared with."""
+def write_verdict(run_id: str, number: int, stops: bool, ladders: Ladders, outputs: Path) -> None:
+    """Write down whether a run stops at rung `number`, and what it was compared with."""
     run = run_folder(outputs, run_id)
     rung = ladders[run_id][number]
     mine = figure(run, rung)
     assert mine is not None  # it was reported
-    others = [
-        found[1]
+    others = {
+        other: found[1]
         for other, rungs in ladders.items()
         if number < len(rungs) and (found := figure(run_folder(outputs, other), rungs[number]))
-    ]
-    write_json(
-        run.stopped_file,
-        {
-            "format": FORMAT,
-            "after": rung.after,
-            "rung": number,
-            "metric": mine[0],
-            "value": mine[1],
-            "place": sum(value < mine[1] for value in others) + 1,
-            "of": len(others),
-            "time": time.time(),
-        },
-    )
+    }
+    verdict = {
+        "format": FORMAT,
+        "after": rung.after,
+        "stops": stops,
+        "metric": mine[0],
+        "value": mine[1],
+        "place": sum(value < mine[1] for value in others.values()) + 1,
+        "of": len(others),
+        "against": sorted(others.keys() - {run_id}),
+        "time": time.time(),
+    }
+    if stops:  # first: whoever has a verdict at a rung is not judged there again
+        write_json(run.stopped_file, verdict)
+    write_json(run.verdict_file(rung.steps), verdict)

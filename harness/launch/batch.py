@@ -145,7 +145,11 @@ class Batch:
     def element_id(self, index: int) -> str | None:
         """Slurm's id of an element, `123_4`, or `123` of a plain job; None while it is unknown."""
         job_id = self.job_id
-        return job_id and (f"{job_id}_{index}" if len(self.elements) > 1 else job_id)
+        return job_id and self.element_of(job_id, index)
+
+    def element_of(self, job_id: str, index: int) -> str:
+        """The same of a job whose id is known."""
+        return f"{job_id}_{index}" if len(self.elements) > 1 else job_id
 
 
 def new_batch_id() -> str:

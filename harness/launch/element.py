@@ -56,8 +56,9 @@ class Element:
         reason = retries.give_up(made, reached(run), self.job.retries)
         last = last_attempt(run)
         if reason and last is not None and last.data.get("outcome") != "failed":
-            if last.alive and not last.outlived(self.here.__dict__):
-                return False  # somebody else's
+            theirs = last.data.get("job") not in (self.here.job, *self.batch.follows)
+            if theirs or (last.alive and not last.outlived(self.here.__dict__)):
+                return False
             last.close("failed", reason, retries.cause(last.data))
             print(f"{run.run_id}: {reason}", flush=True)
         return not reason

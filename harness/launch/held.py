@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.claim import ask_to_stop
 from harness.launch import squeue
 from harness.launch.batch import batches
 from harness.record import RunFolder
@@ -22,7 +21,7 @@ def cancel(outputs: Path, run_ids: Sequence[str]) -> list[str]:
     known = {batch.name: batch for batch in batches(outputs) if batch.job_id or not batch.abandoned}
     for row in squeue.rows(known) if known else []:
         batch = known[row.name]
-        element_id = f"{row.job_id}_{row.index}" if len(batch.elements) > 1 else row.job_id
+        element_id = batch.element_of(row.job_id, row.index)
         left = [w for w in batch.elements[row.index] if not squeue.finished(w, element_id)]
         hit = [work for work in left if work.run_dir.name in chosen]
         if not row.active or not hit:
@@ -31,10 +30,7 @@ def cancel(outputs: Path, run_ids: Sequence[str]) -> list[str]:
         for work in hit:
             batch.cancel(work.run_dir.name)
         if all(batch.cancelled(work.run_dir.name) for work in left):
-            ending.append(element_id)
-        else:
-            for work in hit:
-                ask_to_stop(RunFolder(work.run_dir))
+            ending.append(element_id)  # else the job itself stops what is cancelled
     squeue.scancel(ending)
     return sorted(set(found))
 

@@ -4,18 +4,21 @@ import shlex
 from pathlib import Path
 
 from harness.launch.profile import Profile
+from harness.provenance import SNAPSHOT
 
 PICKLE = "element-{}.pkl"  # in the batch's folder: what submitit is to call
 
 
 def setup_lines(profile: Profile, snapshot: Path, data: Path) -> list[str]:
-    """Modules, environment and the code's path.
+    """Modules, environment and the code's path; no job runs other code than its own.
 
     Args:
         snapshot: the folder of the code.
         data: what `harness.facts.data_folder` is to say in the job.
     """
-    lines = []
+    marker = shlex.quote(str(snapshot / SNAPSHOT))
+    gone = shlex.quote(f"{snapshot}: the code of this job is gone; give the sweep again")
+    lines = [f"test -e {marker} || {{ echo {gone} >&2; exit 1; }}"]
     if profile.modules:
         lines.append("type module >/dev/null 2>&1 || . /etc/profile")
     for name in profile.modules:

@@ -219,7 +219,7 @@ def parameters(
         name: of the Slurm job.
         snapshot: the folder of the code, in which the job starts.
         setup: lines of shell before python.
-        parallel: elements of the array at a time; None: as many as Slurm starts.
+        parallel: elements of the array at a time; None: submitit's own default.
         excluded: nodes that are not to be used.
 
     Raises:
@@ -246,7 +246,13 @@ def parameters(
         "signal_delay_s": profile.warning,
         "array_parallelism": parallel,
         "stderr_to_stdout": True,
-        "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cpus}", *profile.srun],
+        # Without --export, `sbatch: {export: NONE}` would keep what `setup` sets from the tasks.
+        "srun_args": [
+            "--kill-on-bad-exit=1",
+            f"--cpus-per-task={cpus}",
+            "--export=ALL",
+            *profile.srun,
+        ],
         "setup": list(setup),
         "additional_parameters": {
             "chdir": str(snapshot),

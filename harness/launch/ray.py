@@ -28,7 +28,7 @@ from harness.launch.processes import Work
 from harness.launch.ray_trial import trial
 from harness.provenance import ROOT
 from harness.record import RunFolder
-from harness.rungs import figure
+from harness.rungs import judged
 
 # Usage statistics and banners are nobody's business. The memory monitor would end all runs of a
 # node that is short of memory, so a cluster of our own has none. A cluster of one machine listens
@@ -51,6 +51,7 @@ OF_A_LOCAL_CLUSTER = {
 # Ray's own count of a trial's failures knows no progress (harness.retries does): it only ends what
 # never gets as far as an attempt.
 MAX_FAILURES = 100
+PATIENCE = 30.0  # seconds in which a cluster says whether it asks for a token
 
 
 def launch(
@@ -95,23 +96,28 @@ def launch(
         for number, handler in handlers.items():  # Ray's own end the process at once
             signal.signal(number, handler)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if address is None:
+            raise UserError(f"a local Ray cluster could not be started: {reason}") from None
         raise UserError(f"--ray-address {address}: cannot be reached: {reason}") from None
     try:
         check_resources(ray.nodes(), job)
-        _take_memory_kills_for_lost_actors()
+        if address is not None:  # a cluster of our own has no memory monitor
+            _take_memory_kills_for_lost_actors()
+        facts = [_facts(work, ladders or {}) for work in works]
+        due = {(Path(one["run_dir"]).name, number) for one in facts for number, _ in one["rungs"]}
         bundle = {"CPU": job.cpus / job.nodes, "GPU": job.gpus / job.nodes}
         resources = tune.PlacementGroupFactory([bundle] * job.nodes, strategy="STRICT_SPREAD")
         tuner = tune.Tuner(
             tune.with_resources(trial, resources),
             param_space={
-                "work": tune.grid_search([_facts(work, ladders) for work in works]),
+                "work": tune.grid_search(facts),
                 "job": job.model_dump(mode="json"),
             },
             tune_config=tune.TuneConfig(
                 trial_name_creator=_run_id,
                 trial_dirname_creator=_run_id,
-                scheduler=asha.scheduler(ladders, outputs) if ladders else None,
+                scheduler=asha.scheduler(ladders, due, outputs) if ladders else None,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
@@ -129,17 +135,17 @@ def launch(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _facts(work: Work, ladders: asha.Ladders | None) -> dict[str, Any]:
+def _facts(work: Work, ladders: asha.Ladders) -> dict[str, Any]:
     """What a trial is told: plain data, that Ray carries from one machine to another."""
     run = RunFolder(work.run_dir)
-    rungs = (ladders or {}).get(run.run_id, ())
+    rungs = ladders.get(run.run_id, ())
     last = last_attempt(run)
     return {
         "run_dir": str(work.run_dir),
         "evaluations": work.evaluations,
         "attempts": last.number if last else 0,  # of earlier commands
-        # Where it is measured already, it was judged, or is told to go on all the same.
-        "rungs": [(n, asdict(r)) for n, r in enumerate(rungs) if figure(run, r) is None],
+        # Where it has its verdict, it went on, or is told to go on all the same.
+        "rungs": [(n, asdict(r)) for n, r in enumerate(rungs) if not judged(run, r, ladders)],
     }
 
 
@@ -177,9 +183,20 @@ def _authenticate(address: str) -> None:
     check += [] if address == "auto" else ["--address", address]
     said = ""
     for mode in ("disabled", "token"):
-        ended = subprocess.run(
-            check, env=os.environ | {"RAY_AUTH_MODE": mode}, capture_output=True, text=True
-        )
+        try:
+            ended = subprocess.run(
+                check,
+                env=os.environ | {"RAY_AUTH_MODE": mode},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(
+                f"--ray-address {address}: something listens there, but has not answered as Ray "
+                f"does in {PATIENCE:g} s; give the HOST:PORT that 'ray start --head' prints, and "
+                "see 'ray status' there"
+            ) from None
         if ended.returncode == 0:
             os.environ["RAY_AUTH_MODE"] = mode
             return
@@ -220,11 +237,15 @@ def _take_memory_kills_for_lost_actors() -> None:
     and what they answer then is an error that Tune 2.60 knows nothing of: the whole experiment
     fails, where any other death of a worker is a failure of its trial.
     """
-    from ray.air.execution._internal.actor_manager import RayActorManager
+    try:
+        from ray.air.execution._internal.actor_manager import RayActorManager
+    except ImportError:  # another version of Ray: it goes without
+        return
     from ray.exceptions import RayActorError, RayError, RayTaskError
 
-    known, expected = RayActorManager._actor_task_failed, (RayActorError, RayTaskError)
-    if known.__module__ == __name__:
+    known: Any = getattr(RayActorManager, "_actor_task_failed", None)
+    expected = (RayActorError, RayTaskError)
+    if known is None or known.__module__ == __name__:
         return
 
     def failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:

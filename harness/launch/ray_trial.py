@@ -66,14 +66,11 @@ def _attempt(work: Work, job: Job, before: int) -> int:
         if status == processes.BUSY and last and not last.ended and not last.beats():
             time.sleep(1)  # the node that had it is gone; its claim is free before long
             continue
-        short = status == processes.FAILED and last and _cause(last) == retries.OUT_OF_MEMORY
+        cause = retries.cause(last.data) if last else ""
+        short = status == processes.FAILED and cause == retries.OUT_OF_MEMORY
         if status in processes.WORTH_A_RETRY or short:
             raise RuntimeError(f"the run was lost (status {status})")
         return status
-
-
-def _cause(attempt: Any) -> str:
-    return retries.cause(attempt.data)
 
 
 def _alone(work: Work, job: Job) -> int:

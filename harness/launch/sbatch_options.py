@@ -28,6 +28,7 @@ OURS = {
         _LAUNCHER,
     ),
     **{name: _FIELD.format(name) for name in ("account", "constraint", "partition", "qos", "time")},
+    "clusters": "is asked of every command alike: set SLURM_CLUSTERS in the shell, leave this out",
     "mem": _FIELD.format("memory"),
     "no-requeue": _FIELD.format("requeue"),
     "requeue": _FIELD.format("requeue"),

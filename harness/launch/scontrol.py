@@ -4,8 +4,8 @@ import subprocess
 import time
 
 from harness.allocation import seconds_of
+from harness.launch.squeue import AWAY
 
-UNREACHABLE = ("Unable to contact", "timed out", "Connection refused", "not responding")
 AGAIN = 5.0  # seconds between tries of a controller that cannot be reached
 
 
@@ -47,7 +47,7 @@ def exclude(job: str, nodes: str) -> str:
 
 
 def _unreachable(said: str) -> bool:
-    return any(sign in said for sign in UNREACHABLE)
+    return any(sign in said for sign in AWAY)
 
 
 def _ask(*command: str) -> tuple[bool, str]:

@@ -12,6 +12,7 @@ looked for in the queue by its name, with that lock held.
 import contextlib
 import fcntl
 import io
+import math
 import os
 import shlex
 import shutil
@@ -35,9 +36,7 @@ from harness.launch.processes import Work
 from harness.launch.profile import Profile, parameters, runs_at_once
 from harness.store_address import VARIABLE
 
-LIMITS = ("SubmitJob", "submit limit", "Invalid job array specification", "MaxJobCount")
-AWAY = ("Unable to contact", "timed out", "temporarily unable", "Connection refused",
-        "controller not responding", "Zero Bytes were transmitted")  # fmt: skip
+LIMITS = ("SubmitJob", "Invalid job array specification", "MaxJobCount")
 
 
 class _LimitError(UserError):
@@ -102,7 +101,8 @@ def submit(
         def one(elements: list[list[Work]], parallel: int | None) -> Batch:
             batch_id = new_batch_id()
             asked = parameters(profile, job, name=job_name(ablation, batch_id), snapshot=snapshot,
-                               setup=setup, parallel=parallel, excluded=excluded)  # fmt: skip
+                               setup=setup, parallel=parallel or size,
+                               excluded=excluded)  # fmt: skip
             facts: dict[str, Any] = {
                 "ablation": ablation, "snapshot": snapshot, "job": job.model_dump(mode="json"),
                 "parameters": asked, "elements": elements, "at_once": runs_at_once(profile, job),
@@ -195,8 +195,10 @@ def _sbatch(batch: Batch) -> Batch:
     except FailedSubmissionError as error:
         raise UnreachableError(f"sbatch: {error}; {squeue.LATER}") from None
     except FailedJobError as error:
-        said = " ".join(str(error).replace("sbatch: error: ", "").split()) or "no reason was given"
-        if any(sign in said for sign in AWAY):
+        said = " ".join(str(error).replace("sbatch: error: ", "").split())
+        if not said:  # a signal may have ended it after the job was taken
+            raise UnreachableError(f"sbatch ended without a word; {squeue.LATER}") from None
+        if any(sign in said for sign in squeue.AWAY):
             raise UnreachableError(f"Slurm does not answer: {said}; {squeue.LATER}") from None
         shutil.rmtree(batch.folder)
         if any(sign in said for sign in LIMITS):
@@ -256,16 +258,19 @@ def _lock_file(outputs: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def _locked(outputs: Path, name: str, seconds: float | None = None) -> Iterator[None]:
-    """Hold one of the two locks; after so many seconds, go on without it."""
+    """Hold one of the two locks, and say so where that means waiting; after so many seconds, go on
+    without it."""
     file = _lock_file(outputs, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lock:
-        deadline = time.monotonic() + (seconds or 0)
-        while seconds is not None and time.monotonic() < deadline:
+        deadline, told = time.monotonic() + (math.inf if seconds is None else seconds), False
+        while time.monotonic() < deadline:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(0.5)
-        if seconds is None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not told:
+                print(f"another command is submitting from {outputs}; waiting for it",
+                      file=sys.stderr, flush=True)  # fmt: skip
+                told = True
+            time.sleep(0.1)
         yield

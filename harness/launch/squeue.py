@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from harness.claim import last_attempt
+from harness.claim import attempts, last_attempt
 from harness.errors import UnreachableError, UserError
 from harness.launch.batch import Batch, batches
 from harness.launch.processes import Work
@@ -53,6 +53,7 @@ class Queued:
     state: str
     reason: str
     nodes: str
+    evaluations: tuple[str, ...] = ()  # that it is to make; () for all that are asked of the run
 
     def __str__(self) -> str:
         if self.state == "PENDING":
@@ -107,7 +108,7 @@ def look(outputs: Path, explain: bool = True) -> Seen:
                     before = held.get(run_id)
                     if before is None or before.state == "PENDING":
                         held[run_id] = Queued(_element(batch, row), row.state, row.reason,
-                                              row.nodes)  # fmt: skip
+                                              row.nodes, work.evaluations)  # fmt: skip
     if not explain:
         return Seen(held)
     cancelled = {
@@ -130,15 +131,14 @@ def _state(found: Mapping[tuple[str, int], Row], batch: Batch, index: int) -> st
 
 
 def finished(work: Work, element_id: str) -> bool:
-    """Whether an element has done all that it will of a run."""
-    last = last_attempt(RunFolder(work.run_dir))
-    if last is None or last.data.get("job") != element_id:
-        return False
-    return last.data.get("outcome") in ("done", "failed")
+    """Whether an element has done all that it will of a run, whoever came after it."""
+    made = [one.data for one in attempts(RunFolder(work.run_dir))]
+    own = [data for data in made if data.get("job") == element_id]
+    return bool(own) and own[-1].get("outcome") in ("done", "failed")
 
 
 def _element(batch: Batch, row: Row) -> str:
-    return f"{row.job_id}_{row.index}" if len(batch.elements) > 1 else row.job_id
+    return batch.element_of(row.job_id, row.index)
 
 
 def _silent(folder: RunFolder) -> bool:
@@ -180,6 +180,8 @@ def rows(names: Iterable[str]) -> list[Row]:
         told = ask("squeue", "--noheader", "--array", "--states=all", f"--name={some}",
                    f"--format={FIELDS}")  # fmt: skip
         for line in told.splitlines():
+            if "|" not in line:  # "CLUSTER: name", where SLURM_CLUSTERS is set
+                continue
             name, job_id, index, state, nodes, reason = line.split("|", 5)
             number = int(index) if index.isdigit() else 0
             found.append(Row(name, job_id, number, state, nodes, reason))
@@ -261,6 +263,8 @@ def ask(*command: str) -> str:
     return ended.stdout
 
 
+AWAY = ("Unable to contact", "timed out", "temporarily unable", "Connection refused",
+        "not responding", "Zero Bytes were transmitted")  # fmt: skip
 LATER = "nothing is lost: give the same command again when it does"
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")
 

@@ -31,11 +31,11 @@ def test_a_task_of_an_array_over_nodes() -> None:
     found = allocation(
         {"SLURM_JOB_ID": "9", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "2",
          "SLURM_RESTART_COUNT": "3", "SLURMD_NODENAME": "n2", "SLURM_JOB_NODELIST": "n[1-2]",
-         "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"}
+         "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"}
     )  # fmt: skip
     assert found is not None
     assert (found.job, found.restart, found.node, found.nodes) == ("7_2", 3, "n2", ("n1", "n2"))
-    assert (found.rank, found.tasks, found.local_rank, found.node_index) == (3, 4, 1, 1)
+    assert (found.rank, found.tasks, found.local_rank) == (3, 4, 1)
 
 
 def test_outside_slurm_there_is_none() -> None:

@@ -164,7 +164,7 @@ def test_an_owner_whose_file_is_of_a_time_to_come_can_be_gone(
 def test_a_requeued_job_takes_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(tmp_path, job="7_1", restart=0)
     run = RunFolder(tmp_path)
-    monkeypatch.setattr(claims, "WATCH", 1e9)
+    monkeypatch.setattr(claims, "WATCH", 0.5)
     for name, value in (("ARRAY_JOB_ID", "7"), ("ARRAY_TASK_ID", "2"), ("JOB_ID", "9")):
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("SLURMD_NODENAME", "node5")
@@ -177,6 +177,35 @@ def test_a_requeued_job_takes_over_at_once(tmp_path: Path, monkeypatch: pytest.M
     said = read_json(tmp_path / "attempts" / "0002.json")
     assert (said["job"], said["restart"], said["nodes"]) == ("7_1", 1, ["node5"])
     assert (said["reached"], said["cause"]) == ([0, 0, 0], "preempted")
+
+
+def test_a_requeued_job_waits_for_an_owner_that_slurm_lost_sight_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was cut off: it beats on until it sees the next attempt, and ends then."""
+    file, over = elsewhere(tmp_path, job="7", restart=0), threading.Event()
+    second = file.with_name("0002.json")
+    monkeypatch.setattr(claims, "WATCH", 1.0)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    last_beats: list[float] = []
+
+    def beat() -> None:
+        while len(last_beats) < 3:  # two more beats than it sees at once
+            os.utime(file)
+            if second.exists():
+                last_beats.append(time.monotonic())
+            over.wait(0.3)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    held = claim(RunFolder(tmp_path))
+    over.set()
+    beating.join()
+    assert held is not None
+    assert len(last_beats) == 3
+    assert time.monotonic() - last_beats[-1] > 0.9
+    held.end("done")
 
 
 def test_what_is_reached_grows_in_order(tmp_path: Path) -> None:

@@ -126,6 +126,17 @@ def test_what_someone_is_at_work_on_is_not_moved_aside(tiny: Path, tmp_path: Pat
     assert planned(tiny, outputs).runs[0].state == "new"
 
 
+def test_what_a_job_in_the_queue_holds_is_not_moved_aside(tiny: Path, tmp_path: Path) -> None:
+    outputs, grid = tmp_path / "outputs", expand(read_ablation(tiny))
+    prepare_all(planned(tiny, outputs))
+    run = planned(tiny, outputs).runs[0]
+    finish(run.folder, list(run.evaluations), code="0" * 16)
+    queued = make_plan(grid, outputs, {run.run_id: "job 7 is pending"})
+    assert queued.runs[0].state == "stale"
+    assert redo_stale(queued) == []
+    assert len(redo_stale(planned(tiny, outputs))) == 1
+
+
 def test_the_plan_for_programs(tiny: Path, tmp_path: Path) -> None:
     found = json.loads(json.dumps(planned(tiny, tmp_path / "outputs").to_json()))
     assert found["cells"] == 3

@@ -12,7 +12,7 @@ def ended(why: str, reached: tuple[int, int, int] = (0, 0, 0), **more: object) -
 
 
 NEVER_ENDED: Json = {"reached": [0, 0, 0]}
-OUTSIDE = ["preempted", "time limit", "node failure", "lost", "stopped"]
+OUTSIDE = ["preempted", "time limit", "lost", "stopped"]
 
 
 @pytest.mark.parametrize("why", OUTSIDE)
@@ -74,8 +74,12 @@ def lost_on(node: str, restart: int, **more: object) -> Json:
 def test_a_node_is_bad_when_two_starts_were_lost_with_it() -> None:
     assert bad_nodes([[lost_on("a", 0)], [lost_on("a", 0)]]) == []  # packed: one loss
     assert bad_nodes([[lost_on("a", 0), lost_on("b", 1)], [lost_on("a", 2)]]) == ["a"]
-    told = ended("node failure", nodes=["a"], job="7", restart=1)
-    assert bad_nodes([[lost_on("a", 0), told]]) == ["a"]
+
+
+def test_a_node_is_avoided_for_a_time() -> None:
+    lost = [[lost_on("a", restart, started=when) for restart, when in ((0, 100.0), (1, 200.0))]]
+    assert bad_nodes(lost, since=100.0) == ["a"]
+    assert bad_nodes(lost, since=150.0) == []
 
 
 def test_a_process_killed_alone_is_not_its_nodes_fault() -> None:

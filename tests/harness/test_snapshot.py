@@ -78,14 +78,17 @@ def test_an_edited_snapshot_is_made_anew(checkout: Path, tmp_path: Path) -> None
     edited = made / "harness" / "run.py"
     edited.chmod(0o644)
     edited.write_text("print('edited')\n")
-    assert snapshot(folder, checkout) == made
-    assert edited.read_text() == "1\n"
-    assert any(".damaged-" in path.name for path in folder.iterdir())
-    (made / "SNAPSHOT.json").write_text("{")
-    assert snapshot(folder, checkout) == made
-    (made / "harness" / "more.py").write_text("")  # one that is no part of it
-    assert snapshot(folder, checkout) == made
-    assert not (made / "harness" / "more.py").exists()
+    second = snapshot(folder, checkout)
+    assert second.name == f"{made.name}.2"
+    assert (second / "harness" / "run.py").read_text() == "1\n"
+    assert edited.exists()  # never gone for a moment: jobs may run it
+    assert snapshot(folder, checkout) == second
+    (second / "SNAPSHOT.json").write_text("{")
+    third = snapshot(folder, checkout)
+    (third / "harness" / "more.py").write_text("")  # one that is no part of it
+    fourth = snapshot(folder, checkout)
+    assert [third.name, fourth.name] == [f"{made.name}.3", f"{made.name}.4"]
+    assert not (fourth / "harness" / "more.py").exists()
 
 
 def test_without_git_it_is_named_by_its_code(checkout: Path, tmp_path: Path) -> None:

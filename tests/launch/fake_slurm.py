@@ -23,6 +23,14 @@ case $how in
   wait-before) pause; enter ;;
   wait-after) enter; pause ;;
   away) echo 'sbatch: error: Unable to contact slurm controller (connect failure)' >&2; exit 1 ;;
+  killed) enter; kill -9 $$ ;;
+  policy) echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' \
+    "(job submit limit, user's size and/or time limits)" >&2; exit 1 ;;
+  few-nodes)
+    if grep -q '^#SBATCH --exclude' "$1"; then
+      echo 'sbatch: error: Requested node configuration is not available' >&2; exit 1
+    fi
+    enter ;;
   limit*)
     if [ $(($(wc -l <jobs) + count)) -gt "${how#limit}" ]; then
       echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1
@@ -62,6 +70,18 @@ class FakeSlurm:
     def how(self, text: str) -> None:
         """What sbatch does from now on."""
         (self.folder / "how").write_text(text)
+
+    def limit(self, jobs: int) -> None:
+        """Accounting lets a user have so many jobs."""
+        (self.folder / "bin" / "sacctmgr").write_text(f"#!/bin/bash\necho 'lab|{jobs}'\n")
+
+    def foreign(self) -> None:
+        """A job that is none of ours."""
+        (self.folder / "jobs").write_text("99 other 0\n")
+
+    def forget(self) -> None:
+        """All jobs are over."""
+        (self.folder / "jobs").write_text("")
 
     def size(self, elements: int) -> None:
         (self.folder / "size").write_text(str(elements))

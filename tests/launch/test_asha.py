@@ -2,16 +2,19 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from harness.ablation import read_ablation
-from harness.files import read_json
+from harness.files import read_json, write_json
 from harness.grid import expand
 from harness.launch import processes
+from harness.launch.asha import BUDGET, FIGURE, scheduler
 from harness.launch.processes import Work
 from harness.plan import make_plan
 from harness.record import RunFolder, run_folder
+from harness.rungs import Rung
 from tests.tiny import Write, command, figures, losses, prepared, weights
 
 pytestmark = pytest.mark.slow
@@ -26,6 +29,38 @@ seeds: [0]
 evaluate: {{resolution: [8], after: [0.25, 1]}}
 baseline: {{train.learning_rate: 2e-3}}
 """
+
+
+def test_verdicts_are_written_and_the_baseline_is_never_stopped(tmp_path: Path) -> None:
+    names = ["good", "bad", "baseline", "late"]
+    ladders = {name: (Rung(0.25, 5, ("e",), name != "baseline"),) for name in names}
+    runs = {name: run_folder(tmp_path, name) for name in names}
+
+    def measured(name: str, value: float) -> None:
+        write_json(runs[name].result_file("e"), {
+            "code_id": "", "config": {"evaluate": {"resolution": [8, 8]}},
+            "metrics": {"fid.a": value},
+        })  # fmt: skip
+
+    measured("good", 1.0)
+    measured("bad", 2.0)  # and a kill came before its verdict
+    asha = scheduler(ladders, {(name, 0) for name in names[1:]}, tmp_path)
+
+    def judged(name: str, value: float) -> str:
+        measured(name, value)
+        trial = SimpleNamespace(trial_id=f"trial of {name}",
+                                config={"work": {"run_dir": str(runs[name].path)}})  # fmt: skip
+        asha.on_trial_add(None, trial)
+        assert asha.on_trial_result(None, trial, {"status": 0}) == asha.CONTINUE
+        decision = asha.on_trial_result(None, trial, {BUDGET: 1, FIGURE: value})
+        verdict = read_json(runs[name].verdict_file(5))
+        assert verdict["stops"] == (decision == asha.STOP) == runs[name].stopped_file.exists()
+        return str(decision)
+
+    assert judged("bad", 2.0) == asha.STOP
+    assert judged("baseline", 3.0) == asha.CONTINUE
+    assert judged("late", 0.5) == asha.CONTINUE
+    assert read_json(runs["bad"].stopped_file)["against"] == ["good"]
 
 
 def everything(run: RunFolder) -> object:

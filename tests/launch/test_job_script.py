@@ -43,14 +43,21 @@ def bash(lines: list[str], folder: Path) -> list[str]:
     return ended.stdout.decode().split("\0")[:-1]
 
 
+def code(folder: Path) -> Path:
+    """A folder with the mark of a snapshot."""
+    (folder / "code").mkdir()
+    (folder / "code" / "SNAPSHOT.json").touch()
+    return folder / "code"
+
+
 def check(text: str, folder: Path) -> None:
     found = profile(
         modules=[text], environment={"V": text}, container=[text], python=text, srun=[text]
     )
     said = ["module() { printf '%s\\0' \"$@\"; }; srun() { printf '%s\\0' \"$@\"; }"]
-    said += setup_lines(found, Path("/code"), Path("/data"))
+    said += setup_lines(found, code(folder), Path("/data"))
     assert bash([*said, "printf '%s\\0' \"$V\" \"$PYTHONPATH\""], folder) == [
-        "load", text, text, "/code",
+        "load", text, text, str(folder / "code"),
     ]  # fmt: skip
     script = _make_sbatch_string(
         command="true",
@@ -93,10 +100,19 @@ def test_the_container_stands_before_python() -> None:
 
 
 def test_a_job_does_not_start_without_its_module(tmp_path: Path) -> None:
-    lines = setup_lines(profile(modules=["none"]), Path("/code"), Path("/data"))
+    lines = setup_lines(profile(modules=["none"]), code(tmp_path), Path("/data"))
     ended = subprocess.run(
         ["bash", "-c", "\n".join(["module() { return 1; }", *lines, "touch started"])],
         cwd=tmp_path,
     )
     assert ended.returncode == 1
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_job_does_not_start_without_its_code(tmp_path: Path) -> None:
+    lines = setup_lines(profile(), tmp_path / "it's gone", Path("/data"))
+    ended = subprocess.run(["bash", "-c", "\n".join([*lines, "touch started"])], cwd=tmp_path,
+                           capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == 1
+    assert "it's gone: the code of this job is gone; give the sweep again" in ended.stderr
     assert not (tmp_path / "started").exists()

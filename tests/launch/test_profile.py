@@ -62,6 +62,7 @@ def test_times(write: Write, text: str, minutes: int) -> None:
         ("time: 60\nsbatch: {job-name: x}", "the launcher says this itself"),
         ("time: 60\nsbatch: {partition: x}", "is the profile's own field 'partition'"),
         ("time: 60\nsbatch: {gpus-per-node: 1}", "comes from the ablation's 'job.gpus'"),
+        ("time: 60\nsbatch: {clusters: far}", "set SLURM_CLUSTERS in the shell"),
         ("time: 60\nsbatch: {exclusive: false}", "leave it out"),
         ("time: 60\nsbatch: [exclusive]", "should be a valid dictionary"),
         ("time: 60\nsetup: [rm -rf /]", "unknown key 'setup'"),
@@ -112,5 +113,5 @@ def test_requeue_nodes_to_avoid_and_further_options() -> None:
     assert found["exclude"] == "n1,n2,n3"
     assert found["additional_parameters"] == {"chdir": "/code", "no-requeue": True, "nice": "5"}
     assert (found["signal_delay_s"], found["array_parallelism"]) == (300, 3)
-    assert found["srun_args"][-1] == "-v"
+    assert found["srun_args"][-2:] == ["--export=ALL", "-v"]  # whatever sbatch.export says
     assert asked(profile())["additional_parameters"]["requeue"] is True

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from harness.claim import Attempt, attempts, last_attempt
 from harness.config import Job
 from harness.errors import UserError
 from harness.files import read_json
-from harness.launch import processes
+from harness.launch import processes, ray
 from harness.launch.processes import Work
 from harness.launch.ray import check_resources
 from harness.record import RunFolder, run_folder
@@ -119,6 +120,15 @@ def at_work(outputs: Path, node: subprocess.Popen[bytes]) -> list[RunFolder]:
 
 def ended(attempt: Attempt) -> bool:
     return bool(read_json(attempt.file).get("outcome"))
+
+
+def test_what_listens_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(ray, "PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"{address}: something listens there, but has not"):
+            ray._authenticate(address)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Submission: chunks, limits, and no job twice or unknown however it is cut off."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -102,8 +103,35 @@ def test_all_is_submitted_where_few_jobs_may_be(fake: FakeSlurm, outputs: Path) 
     fake.how("limit0")
     with pytest.raises(UnreachableError, match="takes no job now: QOSMaxSubmitJob"):
         submit(outputs, works(outputs, 31))
+    fake.how("policy")
+    with pytest.raises(UserError, match=r"refuses the jobs: .*time limits") as refused:
+        submit(outputs, works(outputs, 31))  # more room would not help
+    assert not isinstance(refused.value, UnreachableError)
     fake.how("")
     assert len(runs(submit(outputs, works(outputs, 31), max_jobs=1))) == 1
+
+
+def test_a_job_whose_sbatch_was_killed_is_found(fake: FakeSlurm, outputs: Path) -> None:
+    fake.how("killed")
+    with pytest.raises(UnreachableError, match="ended without a word"):
+        submit(outputs, works(outputs, 2))
+    fake.how("")
+    assert submit(outputs, works(outputs, 2)) == []
+    assert [batch.job_id for batch in batches(outputs)] == ["100"]
+
+
+def test_waiting_for_another_submission_is_said(
+    fake: FakeSlurm, outputs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (outputs / "slurm").mkdir(parents=True)
+    with (outputs / "slurm" / "submit.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        second = threading.Thread(target=submit, args=(outputs, works(outputs, 1)))
+        second.start()
+        wait_for(lambda: "another command is submitting" in capfd.readouterr().err)
+        assert second.is_alive()
+    second.join()
+    assert len(fake.jobs()) == 1
 
 
 def test_a_plain_job_where_there_is_one_element(fake: FakeSlurm, outputs: Path) -> None:
@@ -164,6 +192,10 @@ def test_an_element_lets_go_of_what_it_has_done(fake: FakeSlurm, outputs: Path) 
     assert held is not None
     assert len(squeue.queue(outputs)) == 3
     held.end("failed", "no")
+    assert todo[0].run_dir.name not in squeue.queue(outputs)
+    later = claim(RunFolder(todo[0].run_dir), job="7")
+    assert later is not None
+    later.end("interrupted")  # which is no word of the first job's
     assert todo[0].run_dir.name not in squeue.queue(outputs)
     batch.cancel(todo[1].run_dir.name)
     assert list(squeue.queue(outputs)) == [todo[2].run_dir.name]

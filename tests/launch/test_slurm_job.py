@@ -20,6 +20,7 @@ from harness.launch.batch import Batch, batches, write_batch
 from harness.launch.processes import DONE, Work
 from harness.launch.profile import Profile
 from harness.record import RunFolder
+from harness.snapshot import snapshot
 from tests.slurm_cluster import Cluster
 from tests.tiny import BASE, ROOT, figures, losses, prepared, wait_for, weights
 
@@ -193,7 +194,10 @@ def test_a_lost_node_and_a_preemption_lose_nothing(
     slurm.run("scancel", *urgent)
     slurm.hurry(job)
     wait_till_done(slurm, batch)
-    assert ends(run) == [(None, None, 0), ("interrupted", "preempted", 1), ("done", "", 2)]
+    first, *preempted, last = ends(run)  # by chance again, until the urgent jobs are gone
+    assert first == (None, None, 0)
+    assert {end[:2] for end in preempted} == {("interrupted", "preempted")}
+    assert last == ("done", "", len(preempted) + 1)
     assert losses(run) == losses(undisturbed)
     assert weights(run) == weights(undisturbed)
     assert figures(run) == figures(undisturbed)
@@ -212,8 +216,8 @@ def test_where_requeuing_is_forbidden_a_successor_goes_on(
 ) -> None:
     run = run_of(tmp_path)
     site = Profile(time=20, warning=30, requeue=False)
-    outputs = run.path.parent.parent
-    (batch,) = slurm_launcher.submit([Work(run.path)], Job(), site, outputs, "one", snapshot=ROOT)
+    outputs, code = run.path.parent.parent, snapshot(tmp_path / "code")
+    (batch,) = slurm_launcher.submit([Work(run.path)], Job(), site, outputs, "one", snapshot=code)
     wait_for(lambda: len(list(run.metrics())) > MIDDLE)
     with frozen(run):
         slurm.run("scancel", "--signal=USR2", batch.job_id)

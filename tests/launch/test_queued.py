@@ -1,0 +1,159 @@
+"""The sweep's side of Slurm, with commands named as Slurm's: what is submitted again, and when."""
+
+import io
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from harness import queued
+from harness.ablation import read_ablation
+from harness.errors import UserError
+from harness.files import write_json
+from harness.grid import expand
+from harness.launch.batch import batches
+from harness.launch.profile import read_profile
+from harness.options import parse
+from harness.plan import Plan
+from harness.record import RunFolder
+from tests.launch.fake_slurm import FakeSlurm
+from tests.tiny import Write, wait_for
+
+
+class Sweep:
+    """The steps of the command over the tiny ablation."""
+
+    def __init__(self, tiny: Path, profile: Path, outputs: Path, *changes: str) -> None:
+        words = [tiny, "--launcher", "slurm", "--profile", profile, "--outputs", outputs, *changes]
+        self.options = parse([str(word) for word in words], None)
+        self.profile, self.outputs = read_profile(profile), outputs
+        self.grid = expand(read_ablation(tiny, tuple(self.options.changes)))
+        self.said = io.StringIO()
+        self.console = Console(file=self.said, width=500)
+
+    def plan(self) -> Plan:
+        return queued.plan_with_queue(self.grid, self.outputs)
+
+    def submit(self) -> int:
+        """How many runs were submitted."""
+        plan = self.plan()
+        return len(queued._submit(plan.startable(False), plan, self.options, self.profile,
+                                  self.console)[0])  # fmt: skip
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
+    return FakeSlurm(tmp_path / "slurm", monkeypatch)
+
+
+@pytest.fixture
+def sweep(tiny: Path, tmp_path: Path, write: Write) -> Sweep:
+    return Sweep(tiny, write("site.yaml", "time: 60\n"), tmp_path / "outputs", "job.retries=1")
+
+
+@pytest.mark.parametrize("option", ["--logs", "--cancel", "--only"])
+def test_an_empty_pattern_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["x.yaml", "--launcher", "slurm", "--profile", "p.yaml", option, ""], None)
+    assert f"{option} '': needs a pattern" in capsys.readouterr().err
+
+
+def test_jobs_that_never_begin_with_a_run_are_submitted_so_many_times(
+    fake: FakeSlurm, sweep: Sweep
+) -> None:
+    for _ in range(2):
+        assert sweep.submit() == 2
+        for index in range(2):
+            newest = batches(sweep.outputs)[-1]
+            (newest.folder / f"{newest.element_id(index)}_0_log.out").touch()
+        assert [run.state for run in sweep.plan().runs] == ["queued", "queued"]
+        fake.forget()
+    assert [run.state for run in sweep.plan().runs] == ["failed", "failed"]
+    run = sweep.plan().runs[0]
+    assert "2 jobs in a row ended before they began with it; see" in run.reason
+    assert len(sweep.plan().startable(retry_failed=True)) == 2
+    later = {"host": "h", "pid": 1, "started": time.time(), "outcome": "interrupted"}
+    write_json(run.folder.path / "attempts" / "0001.json", later)
+    assert sweep.plan().runs[0].state == "new"  # somebody has begun with it since
+
+
+def test_what_a_job_will_not_do_is_said(fake: FakeSlurm, sweep: Sweep) -> None:
+    plan = sweep.plan()
+    asked = plan.runs[0].evaluations
+    asked.pop(next(iter(asked)))  # submitted before the ablation asked for it
+    plan.runs[0].evaluation_states.pop(next(iter(plan.runs[0].evaluation_states)))
+    queued._submit(plan.runs, plan, sweep.options, sweep.profile, sweep.console)
+    assert [run.reason for run in sweep.plan().runs] == [
+        "job 100_0 is pending (Priority); 1 more evaluation when it has ended",
+        "job 100_1 is pending (Priority)",
+    ]
+
+
+def lost(folder: RunFolder, node: str, started: float) -> None:
+    """Two starts of a job that a node took with it."""
+    for number in (1, 2):
+        data = {"host": "h", "pid": 1, "job": "7", "restart": number, "nodes": [node]}
+        file = folder.path / "attempts" / f"{number:04d}.json"
+        write_json(file, data | {"started": started})
+
+
+def test_bad_nodes_are_avoided_for_a_day_and_where_there_are_others(
+    fake: FakeSlurm, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.claim.SILENCE", -1.0)  # nobody else is at work
+    first, second = (run.folder for run in sweep.plan().runs)
+    lost(first, "n1", time.time() - 2 * 86_400)
+    lost(second, "n2", time.time())
+    assert sweep.submit() == 2
+    (batch,) = batches(sweep.outputs)
+    assert batch.parameters["exclude"] == "n2"
+    fake.forget()
+    fake.how("few-nodes")
+    assert sweep.submit() == 2
+    assert "exclude" not in batches(sweep.outputs)[-1].parameters
+    assert "with these nodes, then" in sweep.said.getvalue()
+
+
+def test_watching_outlasts_a_full_queue(
+    fake: FakeSlurm, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[float] = []  # seconds that the watch slept; to it, each takes no time
+    clock = SimpleNamespace(
+        time=time.time,
+        monotonic=lambda: sum(passed),
+        sleep=lambda seconds: (time.sleep(0.05), passed.append(seconds)),
+    )
+    monkeypatch.setattr(queued, "time", clock)
+    fake.limit(1)
+    fake.foreign()
+    watch = threading.Thread(
+        target=queued._watch, args=(sweep.plan(), sweep.options, sweep.profile, sweep.console)
+    )
+    watch.start()
+    wait_for(lambda: len(passed) > 3 or not watch.is_alive())
+    assert watch.is_alive()
+    assert sweep.said.getvalue().count("there is no room") == 1  # it is not tried all the time
+    fake.forget()
+    wait_for(lambda: "submitted 2 runs as 1 job" in sweep.said.getvalue())
+    for run in sweep.plan().runs:  # its job does both
+        write_json(run.folder.path / "attempts" / "0001.json",
+                   {"host": "h", "pid": 1, "outcome": "failed", "error": "no"})  # fmt: skip
+    fake.forget()
+    watch.join(60)
+    assert not watch.is_alive()
+
+
+def test_a_job_that_has_ended_has_logs_and_is_not_cancelled(fake: FakeSlurm, sweep: Sweep) -> None:
+    assert sweep.submit() == 2
+    chosen = [run.run_id for run in queued._matching(sweep.plan(), "100_1", "--cancel",
+                                                      sweep.outputs)]  # fmt: skip
+    assert len(chosen) == 1
+    fake.forget()
+    found = queued._matching(sweep.plan(), "100_1", "--logs", sweep.outputs)
+    assert [run.run_id for run in found] == chosen
+    assert len(queued._matching(sweep.plan(), "100", "--logs", sweep.outputs)) == 2
+    with pytest.raises(UserError, match="--cancel '100' matches none"):
+        queued._matching(sweep.plan(), "100", "--cancel", sweep.outputs)
