@@ -10,7 +10,7 @@ from harness import retries
 from harness.claim import last_attempt
 from harness.errors import UserError
 from harness.launch import devices, memory, processes, requeue
-from harness.launch.children import Children, Signals
+from harness.launch.children import LOOK, Children, Signals
 from harness.launch.element import PATIENCE, Element, number_of
 from harness.launch.processes import BAD_INPUT, BUSY, DONE, FAILED, STOPPED, Work
 from harness.record import RunFolder
@@ -66,6 +66,8 @@ def _do(element: Element, children: Children, work: Work, extra: dict[str, str])
             )
             if status in (BUSY, BAD_INPUT) or cause == retries.FULL_DISK:
                 break
+            if status == STOPPED and not children.why_stopping:
+                time.sleep(5 * LOOK)  # Slurm signals every process: this one may be the next
     except (UserError, OSError) as error:
         print(f"{run.run_id}: {error}", flush=True)  # the others are none the worse
         return FAILED
