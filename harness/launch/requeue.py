@@ -49,25 +49,19 @@ def _exclude_bad_nodes(element: Element) -> None:
 
 
 def leaves_bad_node(element: Element) -> bool:
-    """Whether the job was moved off a node that its runs were lost with again and again.
+    """Whether a successor elsewhere takes over from a job on a node that its runs were lost with.
 
-    Once only: where Slurm then gives it the same node, there is no other.
+    Where Slurm has no other node for it, the job goes on here.
     """
     bad = {*element.bad_nodes()} & {*element.here.nodes}
-    moved = element.batch.folder / f"moved-{element.index}"
     if not bad or not any(map(element.left, element.works)):
         return False
-    if moved.exists() and bad <= {*moved.read_text().split()}:
-        return False
-    moved.write_text(" ".join(sorted(bad)))
-    if scontrol.requeue(element.here.job):
-        return False
-    _exclude_bad_nodes(element)
-    return True
+    print(f"runs were lost with {', '.join(sorted(bad))} twice", flush=True)
+    return _succeed(element)
 
 
-def _succeed(element: Element) -> None:
-    """Where a job must not be requeued, another one goes on with its works."""
+def _succeed(element: Element) -> bool:
+    """Where a job must not be requeued, another one goes on with its works: whether it does."""
     try:
         from harness.launch.slurm import succeed
 
@@ -75,5 +69,6 @@ def _succeed(element: Element) -> None:
     except (ImportError, UserError, OSError, RuntimeError) as error:
         print(f"no successor could be submitted: {error}; give the sweep's command again",
               flush=True)  # fmt: skip
-    else:
-        print(f"batch {successor.batch_id} goes on with what is left", flush=True)
+        return False
+    print(f"batch {successor.batch_id} goes on with what is left", flush=True)
+    return True
