@@ -25,8 +25,6 @@ from tests.tiny import ROOT, command, figures, losses, prepared, wait_for, weigh
 
 # Bytes that may be taken before the monitor acts: the sweep takes two GiB, other tests some.
 ROOM = 6 * 2**30
-    6 * 2**30
-)  # bytes of memory that may be taken before the monitor acts; the sweep takes two, other tests some
 CHUNK = 2**29
 
 
