@@ -24,7 +24,7 @@ from tests.ray_cluster import RayCluster, ray_cluster
 from tests.tiny import ROOT, command, figures, losses, prepared, wait_for, weights
 
 # Bytes that may be taken before the monitor acts: the sweep takes two GiB, other tests some.
-ROOM = 6 * 2**30
+ROOM = 4 * 2**30
 CHUNK = 2**29
 
 
@@ -74,7 +74,7 @@ def test_what_dies_with_a_node_or_is_short_of_memory_costs_an_attempt(
         pytest.skip(f"needs {2 * ROOM / 2**30:.0f} GiB of memory that nobody uses")
     limit = (memory.total - memory.available + ROOM) / memory.total
     node = cluster.add(RAY_memory_monitor_refresh_ms="200", RAY_memory_usage_threshold=str(limit))
-    outputs, long = tmp_path / "outputs", ("train.images=24000", "job.checkpoint_every=20")
+    outputs, long = tmp_path / "outputs", ("train.images=64000", "job.checkpoint_every=20")
     sweeping = subprocess.Popen(
         [sys.executable, "-m", "harness.sweep", str(tiny), *long, "--no-track", "--outputs",
          str(outputs), "--ray-address", cluster.address],
@@ -89,7 +89,7 @@ def test_what_dies_with_a_node_or_is_short_of_memory_costs_an_attempt(
         eaten: list[bytearray] = []
         while not ended(killed) and len(eaten) * CHUNK < 1.5 * ROOM:
             eaten.append(bytearray(b"x") * CHUNK)
-            time.sleep(0.1)
+            time.sleep(0.05)
         eaten.clear()
         assert ended(killed), "memory ran short, and nobody was ended"
         wait_for(lambda: at_work(outputs, node) != [])
