@@ -22,7 +22,7 @@ def cancel(outputs: Path, run_ids: Sequence[str]) -> list[str]:
     for row in squeue.rows(known) if known else []:
         batch = known[row.name]
         element_id = batch.element_of(row.job_id, row.index)
-        left = [w for w in batch.elements[row.index] if not squeue.finished(w, element_id)]
+        left = [w for w in batch.elements[row.index] if not squeue.is_over(w, element_id)]
         hit = [work for work in left if work.run_dir.name in chosen]
         if not row.active or not hit:
             continue

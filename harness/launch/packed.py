@@ -24,7 +24,10 @@ def work(element: Element, signals: Signals) -> int:
     places = max(1, min(element.batch.at_once, len(todo)))
     with ThreadPoolExecutor(places) as pool:
         threads = [pool.submit(_serve, element, children, todo, slot) for slot in range(places)]
-        over = lambda: all(thread.done() for thread in threads)  # noqa: E731
+
+        def over() -> bool:
+            return all(thread.done() for thread in threads)
+
         children.watch(signals, element.warning, element.batch.cancelled, over)
     for thread in threads:
         thread.result()

@@ -104,7 +104,7 @@ def look(outputs: Path, explain: bool = True) -> Seen:
                 run_id = work.run_dir.name
                 if row is None or not row.active or batch.cancelled(run_id):
                     lost[run_id] = (batch, index)
-                elif not finished(work, _element(batch, row)):
+                elif not is_over(work, _element(batch, row)):
                     before = held.get(run_id)
                     if before is None or before.state == "PENDING":
                         held[run_id] = Queued(_element(batch, row), row.state, row.reason,
@@ -130,7 +130,7 @@ def _state(found: Mapping[tuple[str, int], Row], batch: Batch, index: int) -> st
     return row.state if row else ""
 
 
-def finished(work: Work, element_id: str) -> bool:
+def is_over(work: Work, element_id: str) -> bool:
     """Whether an element has done all that it will of a run, whoever came after it."""
     made = [one.data for one in attempts(RunFolder(work.run_dir))]
     own = [data for data in made if data.get("job") == element_id]

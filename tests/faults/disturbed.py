@@ -97,25 +97,21 @@ def mirrored(outputs: Path) -> list[tuple[object, ...]]:
 
 def ranks(outputs: Path) -> list[psutil.Process]:
     """The processes at work on the run folders of `outputs`."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if "harness.run" in words and any(str(outputs) in word for word in words):
-            found.append(process)
-    return found
+    return _processes("harness.run", outputs)
 
 
 def syncers(outputs: Path) -> list[psutil.Process]:
+    return _processes("harness.track", outputs)
+
+
+def _processes(module: str, outputs: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
         except psutil.Error:
             continue
-        if "harness.track" in words and str(outputs) in words:
+        if module in words and any(str(outputs) in word for word in words):
             found.append(process)
     return found
 

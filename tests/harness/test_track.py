@@ -107,15 +107,6 @@ def everything(folder: Path) -> dict[str, Any]:
     return {"files": files} | {table: rows(folder, table) for table in TABLES}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    made = Server()
-    with made.process:
-        yield made
-        assert made.process.stdin is not None
-        made.process.stdin.close()
-
-
 def test_everything_arrives_once_and_a_rebuild_has_the_same_content(
     folder: Path, server: Server
 ) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,6 @@ evaluate: {resolution: [12, 18]}
 """
 POINTS = "SELECT count(*) FROM metrics WHERE step > 0"
 ALL = 2 * SEEDS * LINES * KEYS  # 10 seeds of two cells, and 1,000 points in each
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    made = Server()
-    with made.process:
-        yield made
-        assert made.process.stdin is not None
-        made.process.stdin.close()
 
 
 @pytest.fixture(scope="module")
