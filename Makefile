@@ -1,5 +1,5 @@
 # make demo   a fresh machine to a report;  make test   the whole suite;  make check   the quick checks
-# make test-faults   every fault at 20 random moments: an hour or more
+# make test-faults   20 random moments of each kill, 5 of each fault of a cluster: an hour or more
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

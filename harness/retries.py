@@ -2,7 +2,8 @@
 
 Each attempt at a run says what was reached when it began and why it ended (its `cause`). A run may
 be stopped and lost as often as it likes while it gets on; what counts is in a row, without
-progress. An attempt that never wrote how it ended was lost.
+progress. An attempt that never wrote how it ended was lost; where a Slurm job watched over it, that
+was lost too, as when a node fails.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from harness.files import Json
 
 PREEMPTED, TIME_LIMIT, STOPPED = "preempted", "time limit", "stopped"
-LOST = "lost"
+LOST, NODE_FAILURE = "lost", "node failure"
 OUT_OF_MEMORY, FULL_DISK = "out of memory", "full disk"
 NON_FINITE, ERROR = "non-finite loss", "error"
 
@@ -25,7 +26,7 @@ BAD_AFTER = 2  # losses on a node after which it is left alone
 def cause(attempt: Json) -> str:
     """Why an attempt ended, from its file: one of the causes above, or "" where it did all."""
     if not attempt.get("outcome"):
-        return LOST
+        return NODE_FAILURE if attempt.get("job") else LOST
     if attempt["outcome"] == "done":
         return ""
     return str(attempt.get("cause") or (ERROR if attempt["outcome"] == "failed" else STOPPED))

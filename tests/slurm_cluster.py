@@ -63,13 +63,13 @@ class Cluster:
         fields = [dict(f.split("=", 1) for f in line.split() if "=" in f) for line in said]
         return " ".join(sorted(one["JobState"] for one in fields))
 
-    def hurry(self, job: str) -> None:
+    def hurry(self, job: str, seconds: float = 120) -> None:
         """A job that was requeued need not wait long.
 
         Slurm lets it wait for what the nodes still have to say of its last start: a script's exit
         that comes late counts for the new one.
         """
-        wait_for(lambda: self.state(job) == "PENDING")
+        wait_for(lambda: self.state(job) == "PENDING", seconds)
         time.sleep(4)
         self.run("scontrol", "update", f"jobid={job}", "starttime=now")
 

@@ -12,7 +12,7 @@ def ended(why: str, reached: tuple[int, int, int] = (0, 0, 0), **more: object) -
 
 
 NEVER_ENDED: Json = {"reached": [0, 0, 0]}
-OUTSIDE = ["preempted", "time limit", "lost", "stopped"]
+OUTSIDE = ["preempted", "time limit", "lost", "node failure", "stopped"]
 
 
 @pytest.mark.parametrize("why", OUTSIDE)
@@ -65,6 +65,10 @@ def test_an_attempt_of_an_older_version_has_a_cause_too() -> None:
     found = [cause({}), cause({"outcome": "failed"}), cause({"outcome": "interrupted"})]
     assert found == ["lost", "error", "stopped"]
     assert cause({"outcome": "done", "cause": "error"}) == ""  # an evaluation failed
+
+
+def test_what_took_the_job_along_was_more_than_a_process() -> None:
+    assert cause(lost_on("a", 0)) == "node failure"
 
 
 def lost_on(node: str, restart: int, **more: object) -> Json:
