@@ -38,6 +38,13 @@ PACKAGES = (
     "safetensors", "ray", "matplotlib", "shapely",
 )  # fmt: skip
 
+# Variables that pick the routines of linear algebra: another one rounds differently, as another
+# processor does. The only ones of the environment that are written down.
+KERNELS = (
+    "OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY", "NVIDIA_TF32_OVERRIDE",
+)  # fmt: skip
+
 
 @cache
 def code_id() -> str:
@@ -126,8 +133,20 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _processor() -> str:
+    """The processor's name, as the kernel or else Python has it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def provenance(device: str) -> dict[str, Any]:
-    """Commit, uncommitted diff, versions, host and device of this process; no environment."""
+    """Commit, uncommitted diff, versions, host and devices of this process.
+
+    Of its environment `KERNELS` alone, where they are set: another may hold a secret.
+    """
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "code_id": code_id(),
@@ -137,6 +156,8 @@ def provenance(device: str) -> dict[str, Any]:
         "host": socket.gethostname(),
         "system": platform.platform(),
         "cpus": os.cpu_count(),
+        "processor": _processor(),
+        "kernels": {name: os.environ[name] for name in KERNELS if name in os.environ},
         "device": device,
     }
 

@@ -78,7 +78,11 @@ def _attempt(one: Json) -> tuple[str, ...]:
     state = "unknown" if diff is None else "dirty: uncommitted changes" if diff else "clean"
     packages = ", ".join(f"{k} {v}" for k, v in sorted(one.get("packages", {}).items()) if v)
     ranks = one.get("ranks", 1)
-    device = _told(one, "device") + (f", {ranks} ranks" if ranks != 1 else "")
+    device = _told(one, "device")
+    if device == "cpu" and one.get("processor"):
+        device += f" ({one['processor']})"
+    kernels = [f", {name}={value}" for name, value in sorted(one.get("kernels", {}).items())]
+    device += "".join(kernels) + (f", {ranks} ranks" if ranks != 1 else "")
     commit = (one.get("commit") or "unknown")[:12]
     return commit, state, device, _told(one, "host"), _told(one, "python"), packages
 

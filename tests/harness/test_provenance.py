@@ -1,4 +1,5 @@
 import json
+from uuid import uuid4
 
 import pytest
 
@@ -8,13 +9,17 @@ from harness.provenance import code_id, meaning, measuring_id, provenance, seein
 def test_provenance_tells_the_code_and_the_machine_and_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", "hunter2-secret")
+    secret = uuid4().hex  # what stands here would be in the diff
+    monkeypatch.setenv("WANDB_API_KEY", secret)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     found = provenance("cpu")
     assert found["code_id"] == code_id()
     assert found["device"] == "cpu"
+    assert found["processor"]
+    assert found["kernels"]["OPENBLAS_CORETYPE"] == "Haswell"
     assert found["packages"]["torch"]
     assert len(found["commit"] or "0" * 40) == 40
-    assert "hunter2" not in json.dumps(found)
+    assert secret not in json.dumps(found)
 
 
 def test_a_mended_comment_leaves_a_reference_valid_and_changed_code_does_not() -> None:

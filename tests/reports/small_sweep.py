@@ -131,6 +131,7 @@ def write_training(outputs: Path, cell: Record, run: Record, code: str = CODE) -
     write_atomic(folder.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
     provenance = {"code_id": code, "commit": "ab" * 20, "diff": "", "python": "3.11.2",
                   "packages": {"torch": "2.14.0", "ray": None}, "host": "node1",
+                  "processor": "EPYC", "kernels": {"OPENBLAS_CORETYPE": "Haswell"},
                   "device": "cpu", "ranks": 1}  # fmt: skip
     write_json(folder.path / "provenance" / "0001.json", provenance)
     done = {"code_id": code, "code_ids": [code], "images": 40000, "parameters": 1,

@@ -82,6 +82,6 @@ def test_provenance_tells_commit_and_machine(grid: Grid, fill: Fill, tmp_path: P
         == """\
 | commit | state | device | host | python | packages | runs |
 |:---|:---|:---|:---|:---|:---|:---|
-| abababababab | clean | cpu | node1 | 3.11.2 | torch 2.14.0 | 3 |
+| abababababab | clean | cpu (EPYC), OPENBLAS_CORETYPE=Haswell | node1 | 3.11.2 | torch 2.14.0 | 3 |
 """
     )
