@@ -288,6 +288,22 @@ def test_a_job_leaves_a_node_that_its_run_was_lost_with_twice(
     assert ends(run)[-1][0] == "done"
 
 
+def test_where_every_node_is_bad_a_job_goes_on_where_it_is(slurm: Cluster, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    outputs, code = run.path.parent.parent, snapshot(tmp_path / "code")
+    slurm.run("scontrol", "update", "partition=main", "state=down")
+    site = Profile(time=20, warning=30)
+    works, job = [Work(run.path)], Job(retries=9)
+    (batch,) = slurm_launcher.submit(works, job, site, outputs, "one", snapshot=code)
+    tell_of(run, batch, {"nodes": ["node1", "node2"]})
+    slurm.run("scontrol", "update", "partition=main", "state=up")
+    wait_for(lambda: slurm.state(str(batch.job_id)) == "COMPLETED")
+    assert "no successor could be submitted: sbatch refuses the jobs" in said(batch)
+    assert "it goes on here" in said(batch)
+    assert len(batches(outputs)) == 1
+    assert ends(run)[-1][0] == "done"
+
+
 def test_a_batch_that_is_gone_is_said(slurm: Cluster, tmp_path: Path) -> None:
     run = run_of(tmp_path)
     batch = submit(slurm, [run], "--hold")
