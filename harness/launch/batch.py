@@ -15,8 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,94 +23,32 @@ from harness.errors import UserError
 from harness.files import FORMAT, Json, read_json, write_atomic, write_json
 from harness.launch.processes import Work
 
-NEEDED = ("batch_id", "name", "ablation", "created", "snapshot", "job", "parameters", "at_once",
-          "elements", "profile", "python")  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Batch:
     """What one call of sbatch submitted."""
 
     folder: Path
-
-    @cached_property
-    def facts(self) -> Json:
-        """The content of batch.json.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        return read_json(self.folder / "batch.json", needs=NEEDED)
-
-    @property
-    def outputs(self) -> Path:
-        return self.folder.parent.parent
+    name: str  # of the job in the queue; its end is the batch's id
+    ablation: str  # name of the ablation's record
+    created: float  # when batch.json was written, seconds since the epoch
+    snapshot: Path  # the copy of the code that its jobs run
+    job: Json  # `config.Job`
+    parameters: Json  # what is asked of sbatch, in submitit's names
+    profile: Json  # the site's, that it was submitted with
+    python: list[str]  # the command that starts Python in its jobs
+    at_once: int  # how many works of an element run at a time
+    elements: list[list[Work]]  # the works of each, in order
+    follows: list[str]  # the elements that it goes on from, the first one first: Slurm's ids
 
     @property
     def batch_id(self) -> str:
         """12 hex digits."""
-        return str(self.facts["batch_id"])
+        return self.folder.name
 
     @property
-    def name(self) -> str:
-        """The job's name in the queue; its end is the batch's id."""
-        return str(self.facts["name"])
-
-    @property
-    def ablation(self) -> str:
-        """Name of the ablation's record."""
-        return str(self.facts["ablation"])
-
-    @property
-    def created(self) -> float:
-        """When batch.json was written, seconds since the epoch."""
-        return float(self.facts["created"])
-
-    @property
-    def snapshot(self) -> Path:
-        """The copy of the code that its jobs run."""
-        return Path(self.facts["snapshot"])
-
-    @property
-    def job(self) -> Json:
-        """`config.Job` as JSON."""
-        return dict(self.facts["job"])
-
-    @property
-    def parameters(self) -> Json:
-        """What was asked of sbatch, in submitit's names."""
-        return dict(self.facts["parameters"])
-
-    @property
-    def profile(self) -> Json:
-        """The site's profile that it was submitted with."""
-        return dict(self.facts["profile"])
-
-    @property
-    def python(self) -> list[str]:
-        """The command that starts Python in its jobs."""
-        return list(self.facts["python"])
-
-    @property
-    def follows(self) -> list[str]:
-        """The elements that this batch goes on from, the first one first: Slurm's ids."""
-        return list(self.facts.get("follows", []))
-
-    @property
-    def at_once(self) -> int:
-        """How many works of an element run at a time."""
-        return int(self.facts["at_once"])
-
-    @cached_property
-    def elements(self) -> list[list[Work]]:
-        """The works of each element, in order."""
-        return [
-            [
-                Work(self.outputs / entry["run"], tuple(entry["evaluations"]), entry["until"])
-                for entry in element
-            ]
-            for element in self.facts["elements"]
-        ]
+    def outputs(self) -> Path:
+        return self.folder.parent.parent
 
     @property
     def job_id(self) -> str | None:
@@ -150,6 +87,9 @@ class Batch:
     def element_of(self, job_id: str, index: int) -> str:
         """The same of a job whose id is known."""
         return f"{job_id}_{index}" if len(self.elements) > 1 else job_id
+
+
+_FIELDS = [field.name for field in fields(Batch) if field.name != "folder"]
 
 
 def new_batch_id() -> str:
@@ -197,15 +137,34 @@ def write_batch(
         "snapshot": str(snapshot),
         "job": job,
         "parameters": parameters,
-        "at_once": at_once,
-        "elements": [[_entry(outputs, work) for work in element] for element in elements],
         "profile": profile,
         "python": list(python),
+        "at_once": at_once,
+        "elements": [[_entry(outputs, work) for work in element] for element in elements],
         "follows": list(follows),
     }
     folder = outputs / "slurm" / batch_id
     write_json(folder / "batch.json", facts)
-    return Batch(folder)
+    return read_batch(folder)
+
+
+def read_batch(folder: Path) -> Batch:
+    """The batch that was written into a folder.
+
+    Raises:
+        UserError: its batch.json is missing or damaged, or is of another folder.
+    """
+    facts = read_json(folder / "batch.json", needs=("batch_id", *_FIELDS))
+    if facts["batch_id"] != folder.name:
+        raise UserError(
+            f"{folder}: is not the folder of batch {facts['batch_id']}; give it that name again"
+        )
+    outputs = folder.parent.parent
+    read = {
+        "snapshot": Path(facts["snapshot"]),
+        "elements": [[_work(outputs, entry) for entry in one] for one in facts["elements"]],
+    }
+    return Batch(folder, **{name: facts[name] for name in _FIELDS} | read)
 
 
 def _entry(outputs: Path, work: Work) -> Json:
@@ -216,15 +175,15 @@ def _entry(outputs: Path, work: Work) -> Json:
     }
 
 
+def _work(outputs: Path, entry: Json) -> Work:
+    return Work(outputs / entry["run"], tuple(entry["evaluations"]), entry["until"])
+
+
 def batches(outputs: Path) -> list[Batch]:
     """All batches ever submitted from an outputs folder, oldest first.
 
     Raises:
         UserError: a batch.json is damaged.
     """
-    found = [Batch(file.parent) for file in (outputs / "slurm").glob("*/batch.json")]
-    for batch in found:
-        if batch.folder.name != batch.batch_id:
-            raise UserError(f"{batch.folder}: is not the folder of batch {batch.batch_id}; "
-                            "give it that name again")  # fmt: skip
+    found = [read_batch(file.parent) for file in (outputs / "slurm").glob("*/batch.json")]
     return sorted(found, key=lambda batch: (batch.created, batch.batch_id))

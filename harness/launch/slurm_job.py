@@ -15,7 +15,7 @@ from harness.allocation import JOB_ENDS, JOB_WARNING, allocation
 from harness.claim import LAUNCHER
 from harness.errors import UserError
 from harness.launch import packed, scontrol, spread
-from harness.launch.batch import Batch
+from harness.launch.batch import read_batch
 from harness.launch.children import Signals
 from harness.launch.element import Element
 from harness.launch.processes import BAD_INPUT, DONE
@@ -46,7 +46,7 @@ def work(batch_folder: str, index: int) -> None:
 
 
 def _element(folder: Path, index: int) -> Element:
-    batch, here = Batch(folder), allocation()
+    batch, here = read_batch(folder), allocation()
     if here is None:
         raise UserError(f"{folder}: is worked on inside a Slurm job only; use harness.sweep")
     if not 0 <= index < len(batch.elements):

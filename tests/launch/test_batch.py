@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.launch.batch import Batch, batches, job_name, new_batch_id, write_batch
+from harness.launch.batch import Batch, batches, job_name, new_batch_id, read_batch, write_batch
 from harness.launch.processes import Work
 
 
@@ -20,7 +20,7 @@ def written(outputs: Path, elements: int = 1, **more: Any) -> Batch:
 
 
 def test_a_batch_is_read_as_it_was_written(tmp_path: Path) -> None:
-    batch = Batch(written(tmp_path, 2).folder)
+    batch = read_batch(written(tmp_path, 2).folder)
     assert batch.folder == tmp_path / "slurm" / batch.batch_id
     assert batch.elements[1] == [Work(tmp_path / "runs" / "r1", ("e",)), Work(tmp_path / "runs/s")]
     assert (batch.job, batch.parameters, batch.at_once) == ({"cpus": 2}, {"time": 5}, 2)

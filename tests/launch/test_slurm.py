@@ -15,7 +15,7 @@ from harness.config import Job
 from harness.errors import UnreachableError, UserError
 from harness.files import write_json
 from harness.launch import slurm, squeue
-from harness.launch.batch import Batch, batches
+from harness.launch.batch import Batch, batches, read_batch
 from harness.launch.processes import Work
 from harness.launch.profile import Profile
 from harness.record import RunFolder
@@ -181,7 +181,7 @@ def test_killed_before_sbatch_the_batch_is_given_up(fake: FakeSlurm, outputs: Pa
     slurm.reconcile(outputs)
     assert second.job_id == "100"
     with pytest.raises(UserError):  # one that waited for the lock meanwhile does not submit it
-        slurm._sbatch(Batch(first.folder))
+        slurm._sbatch(read_batch(first.folder))
     assert len(fake.jobs()) == 2
 
 
