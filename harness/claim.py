@@ -150,7 +150,8 @@ def _place() -> Json:
 class Claim:
     """A claim held by this process; a thread keeps its heartbeat until it ends.
 
-    Set `progress` at will (any thread); it is written with the next beat. A process whose claim
+    Set `progress` and `stopping` (why it was asked to stop) at will (any thread); they are written
+    with the next beat. A process whose claim
     was taken over, because it seemed gone for a minute, ends at its next beat with status 76.
     """
 
@@ -158,6 +159,7 @@ class Claim:
         self.run, self.number, self.data = run, number, data
         self.file = _file(run, number)
         self.progress: Json = {}
+        self.stopping = ""
         self._beats = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
@@ -175,6 +177,7 @@ class Claim:
                     os.kill(os.getpid(), signal.SIGTERM)  # as a scheduler would ask
                 self._beats += 1
                 beat = {"progress": dict(self.progress), "beats": self._beats}
+                beat |= {"stopping": self.stopping} if self.stopping else {}
                 try:
                     write_json(self.file, self.data | beat)
                 except OSError:

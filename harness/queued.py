@@ -118,8 +118,8 @@ def _submit(
     from harness.launch import slurm
 
     outputs, job = options.outputs.resolve(), plan.grid.job
-    made_at = ([one.data for one in attempts(run.folder)] for run in plan.runs)
-    excluded = bad_nodes(made_at, since=time.time() - NODES_FOR)
+    gone = ([one.data for one in attempts(run.folder) if not one.alive] for run in plan.runs)
+    excluded = bad_nodes(gone, since=time.time() - NODES_FOR)
     if excluded:
         console.print(f"without {', '.join(excluded)}: jobs were lost there twice", markup=False)
     folder = profile.snapshots or outputs / "slurm" / "code"

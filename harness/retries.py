@@ -2,12 +2,14 @@
 
 Each attempt at a run says what was reached when it began and why it ended (its `cause`). A run may
 be stopped and lost as often as it likes while it gets on; what counts is in a row, without
-progress. An attempt that never wrote how it ended was lost; where a Slurm job watched over it, that
-was lost too, as when a node fails.
+progress. An attempt that never wrote how it ended was stopped for the reason that its last
+heartbeat gives; without one it was lost, and where a Slurm job watched over it (which writes down
+how a run ended that could not), that was lost as well: a node failure.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from harness.files import Json
 
@@ -20,13 +22,15 @@ NON_FINITE, ERROR = "non-finite loss", "error"
 # here was done to the run from outside: `job.retries` of all these together.
 ALLOWED = {OUT_OF_MEMORY: 1, NON_FINITE: 0, ERROR: 0}
 FINAL = (NON_FINITE, ERROR)  # the same again would give the same, however far it had come
+SLURM_JOB = "slurm job"  # what an attempt's launcher begins with where a job watches over it
 BAD_AFTER = 2  # losses on a node after which it is left alone
 
 
 def cause(attempt: Json) -> str:
     """Why an attempt ended, from its file: one of the causes above, or "" where it did all."""
     if not attempt.get("outcome"):
-        return NODE_FAILURE if attempt.get("job") else LOST
+        watched = str(attempt.get("launcher")).startswith(SLURM_JOB)
+        return str(attempt.get("stopping") or (NODE_FAILURE if watched else LOST))
     if attempt["outcome"] == "done":
         return ""
     return str(attempt.get("cause") or (ERROR if attempt["outcome"] == "failed" else STOPPED))
@@ -72,18 +76,24 @@ def _in_vain(attempts: Sequence[Json], reached: Sequence[int]) -> list[Json]:
 def bad_nodes(runs: Iterable[Sequence[Json]], since: float = 0.0) -> list[str]:
     """Nodes that at least two starts of a job were lost with, by the attempts of each of its runs.
 
-    Several runs that were lost with one node at one time count once. A process that was killed
-    alone says nothing of its node: that attempt has an end, written by what started it.
+    Several runs that were lost with one node at one time count once. Of a start over several nodes
+    nobody knows which was to blame: a node counts as bad only where no other was lost each time
+    as well. A process that was killed alone says nothing of its node: that attempt has an end,
+    written by what started it; nor does one that Slurm had asked to stop.
 
     Args:
         since: only attempts that were started later, seconds since the epoch.
     """
-    lost = {
-        (node, attempt.get("job"), attempt.get("restart"))
-        for attempts in runs
-        for attempt in attempts
-        if not attempt.get("outcome") and attempt.get("started", since) >= since
-        for node in attempt.get("nodes", [])
-    }
-    counts = Counter(node for node, *_ in lost)
-    return sorted(node for node, count in counts.items() if count >= BAD_AFTER)
+    lost: dict[str, set[tuple[Any, Any]]] = {}
+    for attempts in runs:
+        for attempt in attempts:
+            silent = not attempt.get("outcome") and not attempt.get("stopping")
+            if silent and attempt.get("started", since) >= since:
+                for node in attempt.get("nodes", []):
+                    lost.setdefault(node, set()).add((attempt.get("job"), attempt.get("restart")))
+    return sorted(
+        node
+        for node, starts in lost.items()
+        if len(starts) >= BAD_AFTER
+        and not any(starts <= others for other, others in lost.items() if other != node)
+    )

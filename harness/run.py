@@ -75,6 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
             if held is None:
                 print(f"{run.run_id}: another process is at work on it", file=sys.stderr)
                 return BUSY
+            stop.held = held
             _peer_error(run).unlink(missing_ok=True)
             run.stopped_file.unlink(missing_ok=True)  # it goes on
         _end_with_parent()
@@ -88,16 +89,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 class StopRequest:
-    """Whether a signal asked for a stop at the next step, and which was the first."""
+    """Whether a signal asked for a stop at the next step, and which was the first.
+
+    Why is told to `held` at once: there may be no time to end in order.
+    """
 
     def __init__(self) -> None:
         self.signal, self.time = 0, 0.0
+        self.held: Claim | None = None
         for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(number, self._note)
 
     def _note(self, number: int, _: object) -> None:
         if not self.signal:
             self.signal, self.time = number, time.time()
+            if self.held:
+                self.held.stopping = self.cause()
 
     def __call__(self) -> bool:
         return bool(self.signal)
@@ -149,8 +156,7 @@ def _cause(error: Exception, stop: StopRequest) -> str:
         return stop.cause()
     if isinstance(error, NonFiniteLossError):
         return retries.NON_FINITE
-    short_of_memory = ("out of memory", "can't allocate memory", "Cannot allocate memory")
-    if isinstance(error, MemoryError) or any(sign in str(error) for sign in short_of_memory):
+    if _is_short_of_memory(error):
         return retries.OUT_OF_MEMORY
     return retries.ERROR
 
@@ -172,12 +178,19 @@ def _is_full(error: BaseException | None, path: Path) -> bool:
     return False
 
 
+def _is_short_of_memory(error: Exception) -> bool:
+    signs = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
+
+
 def _is_lost_peer(error: Exception) -> bool:
     """A collective failed because another process is gone, as gloo and NCCL put it."""
     signs = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Broken pipe",
              "EADDRINUSE")  # the port was taken: the next attempt has another  # fmt: skip
     alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
-    return not alone and isinstance(error, RuntimeError) and any(s in str(error) for s in signs)
+    if alone or not isinstance(error, RuntimeError) or _is_short_of_memory(error):
+        return False
+    return any(sign in str(error) for sign in signs)
 
 
 def _work(

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         kept = "stopped; everything is kept"
         print(f"\n{stopped.args[0] if stopped.args else kept}. Go on with:\n  "
-              f"{_command(arguments)}")  # fmt: skip
+              f"{_command(arguments, options.mlflow_uri or '')}")  # fmt: skip
         return STOPPED
 
 
@@ -198,9 +198,9 @@ def _stop_all(runs: list[PlannedRun]) -> None:
         time.sleep(0.2)
 
 
-def _command(arguments: list[str] | None) -> str:
+def _command(arguments: list[str] | None, uri: str) -> str:
     given = sys.argv[1:] if arguments is None else arguments
-    return f"python -m harness.sweep {shlex.join(given)}"
+    return store_address.without_secrets(f"python -m harness.sweep {shlex.join(given)}", uri)
 
 
 def _interrupt(*_: object) -> None:

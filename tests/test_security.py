@@ -4,15 +4,19 @@ import ast
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from harness import sweep
 from tests.test_imports import modules
-from tests.tiny import ROOT, Write, command
+from tests.tiny import ABLATION, BASE, ROOT, Write, command
 
-SECRET = "s3cret-4f1d0c77-not-to-be-kept"
+SECRET = uuid4().hex  # one that stood here would be in the diff that the provenance keeps
 
 
 def calls(source: str) -> Iterator[tuple[str, ast.Call]]:
@@ -85,14 +89,19 @@ def test_yaml_runs_nothing(write: Write, tmp_path: Path, value: str) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a;touch x", "$(touch x)", "x" * 300, "..", "a b"])
+@pytest.mark.parametrize("name", ["a\nb", "a;touch x", "$(touch x)", "x" * 200, "x" * 300, ".."])
 def test_names_of_ablations_are_names(tmp_path: Path, name: str) -> None:
     """Of a file (its stem names folders), of a report, of what is tracked."""
     outputs = tmp_path / "outputs"
     (outputs / "ablations").mkdir(parents=True)
     (outputs / "ablations" / "x.json").write_text("{}")
+    (tmp_path / "base.yaml").write_text(BASE)
+    asked, refused = tmp_path / f"{name}.yaml", ""
+    with suppress(OSError):  # 300 letters are too many for the file system
+        asked.write_text(ABLATION)
+        refused = "rename the file"
     for arguments in (
-        ("harness.sweep", tmp_path / f"{name}.yaml", "--dry-run"),
+        ("harness.sweep", asked, "--dry-run", "--outputs", outputs),
         ("harness.track", "sync", "--outputs", outputs, name),
         ("harness.track", "sync", "--outputs", outputs, f"../{name}"),
         ("harness.run", outputs / name),
@@ -100,6 +109,7 @@ def test_names_of_ablations_are_names(tmp_path: Path, name: str) -> None:
         done = command(*arguments)
         assert done.returncode == 2, (arguments, done.stdout + done.stderr)
         assert "Traceback" not in done.stderr
+        assert asked not in arguments or refused in done.stderr
     assert sorted(p.name for p in outputs.rglob("*")) == ["ablations", "x.json"]
 
 
@@ -118,11 +128,32 @@ def test_secrets_of_the_environment_are_kept_nowhere(tiny: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
+def test_no_log_of_rays_has_the_stores_password(tiny: Path, tmp_path: Path) -> None:
+    started = time.time()
+    store = {"RESOLUTE_MLFLOW_URI": f"postgresql+psycopg2://me:{SECRET}@127.0.0.1:1/db"}
+    arguments = ("harness.sweep", tiny, "train.images=64", "--only", "law=pi", "--no-track")
+    done = command(*arguments, "--launcher", "ray", "--outputs", tmp_path / "outputs", **store)
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = [path for path in Path("/tmp/ray").glob("session_*/logs/**/*") if path.is_file()]
+    files = [path for path in files if path.stat().st_mtime > started]
+    assert {path.name for path in files} >= {"runtime_env_agent.log"}
+    assert [str(path) for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.parametrize("words", [["--mlflow-uri", "{}"], ["--mlflow-uri={}"]])
+def test_the_command_to_go_on_with_has_no_password(words: list[str]) -> None:
+    uri = f"postgresql+psycopg2://me:{SECRET}@store/db?password={SECRET}"
+    told = sweep._command(["a.yaml", *(word.format(uri) for word in words)], uri)
+    assert SECRET not in told
+    assert "a.yaml" in told
+
+
+@pytest.mark.slow
 def test_a_local_ray_listens_on_loopback_only(tiny: Path, tmp_path: Path) -> None:
     """Looked at from outside, while the real command works."""
     import psutil
 
-    sweep = subprocess.Popen(
+    sweeping = subprocess.Popen(
         [sys.executable, "-m", "harness.sweep", str(tiny), "--outputs", str(tmp_path / "o")],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -131,8 +162,8 @@ def test_a_local_ray_listens_on_loopback_only(tiny: Path, tmp_path: Path) -> Non
         cwd="/",
     )
     seen: set[tuple[str, str]] = set()
-    top = psutil.Process(sweep.pid)
-    while sweep.poll() is None:
+    top = psutil.Process(sweeping.pid)
+    while sweeping.poll() is None:
         try:
             for process in [top, *top.children(recursive=True)]:
                 for connection in process.net_connections("inet"):
@@ -141,11 +172,11 @@ def test_a_local_ray_listens_on_loopback_only(tiny: Path, tmp_path: Path) -> Non
         except psutil.Error:
             continue
         try:
-            sweep.wait(0.2)
+            sweeping.wait(0.2)
         except subprocess.TimeoutExpired:
             continue
-    with sweep:
-        assert sweep.stdout is not None
-        assert sweep.returncode == 0, sweep.stdout.read()
+    with sweeping:
+        assert sweeping.stdout is not None
+        assert sweeping.returncode == 0, sweeping.stdout.read()
     assert any("gcs_server" in name for name, _ in seen)
     assert {a for _, a in seen} <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, seen

@@ -185,5 +185,11 @@ def batches(outputs: Path) -> list[Batch]:
     Raises:
         UserError: a batch.json is damaged.
     """
-    found = [read_batch(file.parent) for file in (outputs / "slurm").glob("*/batch.json")]
+    found = []
+    for file in (outputs / "slurm").glob("*/batch.json"):
+        try:
+            found.append(read_batch(file.parent))
+        except UserError:
+            if file.exists():  # else sbatch has refused it meanwhile
+                raise
     return sorted(found, key=lambda batch: (batch.created, batch.batch_id))

@@ -29,6 +29,7 @@ from harness.launch.ray_trial import trial
 from harness.provenance import ROOT
 from harness.record import RunFolder
 from harness.rungs import judged
+from harness.store_address import VARIABLE
 
 # Usage statistics and banners are nobody's business. The memory monitor would end all runs of a
 # node that is short of memory, so a cluster of our own has none. A cluster of one machine listens
@@ -82,7 +83,8 @@ def launch(
     outputs = works[0].run_dir.parent.parent
     scratch = Path(tempfile.mkdtemp(prefix="resolute-ray-"))
     own = {name: v for name, v in os.environ.items() if name.startswith("RESOLUTE_")}
-    own.pop(PARENT, None)
+    for name in (PARENT, VARIABLE):  # Ray logs these, and no job asks MLflow
+        own.pop(name, None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(

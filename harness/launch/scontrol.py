@@ -11,7 +11,7 @@ AGAIN = 5.0  # seconds between tries of a controller that cannot be reached
 
 def seconds_left(job: str) -> float | None:
     """Until the job's time is over; None where it has no limit, or Slurm does not say."""
-    known, left = _ask("squeue", "-h", "-j", job, "-o", "%L")
+    known, left = _ask("squeue", "-h", "--all", "-j", job, "-o", "%L")
     return seconds_of(left) if known else None
 
 
@@ -19,7 +19,7 @@ def goes_on(job: str) -> bool:
     """Whether the job is to go on running, as far as Slurm knows, some seconds after SIGTERM."""
     time.sleep(3)
     while True:
-        known, state = _ask("squeue", "-h", "-j", job, "-o", "%T")
+        known, state = _ask("squeue", "-h", "--all", "-j", job, "-o", "%T")
         if known:
             return state == "RUNNING"
         if not _unreachable(state):

@@ -229,7 +229,7 @@ def _reconcile(outputs: Path) -> None:
     with _locked(outputs, "sbatch"):  # an sbatch in flight has ended
         names = [batch.name for batch in unknown]
         known = {row.name: row.job_id for row in squeue.rows(names)}
-        if missing := tuple(sorted(set(names) - set(known))):
+        if missing := sorted(set(names) - set(known)):
             known |= {row.name: row.job_id for row in squeue.accounted(missing)}
         for batch in unknown:
             if batch.name in known:

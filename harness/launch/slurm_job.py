@@ -19,6 +19,7 @@ from harness.launch.batch import read_batch
 from harness.launch.children import Signals
 from harness.launch.element import Element
 from harness.launch.processes import BAD_INPUT, DONE
+from harness.retries import SLURM_JOB
 
 
 def work(batch_folder: str, index: int) -> None:
@@ -59,7 +60,7 @@ def _prepare(element: Element) -> None:
     here, batch = element.here, element.batch
     print(f"batch {batch.batch_id}, element {element.index}, start {here.restart} of job "
          f"{here.job}, task {here.rank} of {here.tasks} on {here.node}", flush=True)  # fmt: skip
-    os.environ[LAUNCHER] = f"slurm job {here.job}"
+    os.environ[LAUNCHER] = f"{SLURM_JOB} {here.job}"
     os.environ[JOB_WARNING] = str(element.warning)
     os.environ.pop(JOB_ENDS, None)
     if here.rank > 0:

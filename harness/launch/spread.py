@@ -47,7 +47,7 @@ def _turn(
     work, here, children = element.works[place], element.here, Children()
     run = RunFolder(work.run_dir)
     before, killed = number_of(last_attempt(run)), memory.kills()
-    turn = Turn(number, place, here.node, port_of(run.run_id, here.restart, number))
+    turn = Turn(number, place, here.node, port_of(run.run_id, before + 1))
     turns.begin(turn)
 
     def others() -> list[int | None]:

@@ -1,16 +1,19 @@
 """What Slurm says of our jobs: which runs it holds, and how those ended that left no word.
 
+Always with --all: jobs in a partition that is hidden are not shown without, not even one's own.
 Only `squeue` is needed. `sacct`, where there is accounting, tells of jobs that it has forgotten.
 Both are asked for names, which are unique to a batch: Slurm's numbers may be given out again.
 """
 
+import contextlib
 import os
 import pwd
 import re
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from harness.claim import attempts, last_attempt
@@ -155,7 +158,7 @@ def _explained(
     unknown = {batch.name for batch, index in lost.values() if (batch.name, index) not in found}
     known = dict(found)
     if unknown:
-        known |= {(row.name, row.index): row for row in accounted(tuple(sorted(unknown)))}
+        known |= {(row.name, row.index): row for row in accounted(sorted(unknown))}
     told = {}
     for run_id, (batch, index) in lost.items():
         row = known.get((batch.name, index))
@@ -177,7 +180,7 @@ def rows(names: Iterable[str]) -> list[Row]:
     names, found = list(names), []
     for start in range(0, len(names), AT_A_TIME):
         some = ",".join(names[start : start + AT_A_TIME])
-        told = ask("squeue", "--noheader", "--array", "--states=all", f"--name={some}",
+        told = ask("squeue", "--noheader", "--all", "--array", "--states=all", f"--name={some}",
                    f"--format={FIELDS}")  # fmt: skip
         for line in told.splitlines():
             if "|" not in line:  # "CLUSTER: name", where SLURM_CLUSTERS is set
@@ -188,23 +191,26 @@ def rows(names: Iterable[str]) -> list[Row]:
     return found
 
 
-@cache
-def accounted(names: tuple[str, ...]) -> tuple[Row, ...]:
-    """The same from accounting; nothing where there is none."""
-    found = []
+def accounted(names: Sequence[str]) -> list[Row]:
+    """The same from accounting; nothing where there is none, or while it does not answer."""
+    found: list[Row] = []
+    minute = int(time.monotonic() // 60)
     for start in range(0, len(names), AT_A_TIME):
-        some = ",".join(names[start : start + AT_A_TIME])
-        try:
-            told = ask("sacct", "--allocations", "--noheader", "--parsable2",
-                       "--starttime=now-30days", f"--name={some}",
-                       "--format=JobName,JobID,State,NodeList")  # fmt: skip
-        except UserError:
-            continue
-        for line in told.splitlines():
-            name, number, state, nodes = line.split("|")
-            if element := re.fullmatch(r"(\d+)(?:_(\d+))?", number):
-                found.append(Row(name, element[1], int(element[2] or 0), state.split()[0],
-                                 nodes, ""))  # fmt: skip
+        with contextlib.suppress(UserError):
+            found += _accounted(tuple(names[start : start + AT_A_TIME]), minute)
+    return found
+
+
+@lru_cache(maxsize=100)  # once a minute, and at once again where that raises
+def _accounted(names: tuple[str, ...], minute: int) -> tuple[Row, ...]:
+    told = ask("sacct", "--allocations", "--noheader", "--parsable2", "--starttime=now-30days",
+               f"--name={','.join(names)}", "--format=JobName,JobID,State,NodeList")  # fmt: skip
+    found = []
+    for line in told.splitlines():
+        name, number, state, nodes = line.split("|")
+        if element := re.fullmatch(r"(\d+)(?:_(\d+))?", number):
+            index = int(element[2] or 0)
+            found.append(Row(name, element[1], index, state.split()[0], nodes, ""))
     return tuple(found)
 
 
@@ -231,8 +237,8 @@ def room(account: str | None, qos: str | None) -> int | None:
                 limits.append(int(limit))
     if not limits:
         return None
-    mine = ask("squeue", "--noheader", "--array", f"--user={user}", "--format=%i").splitlines()
-    return max(0, min(limits) - len(mine))
+    mine = ask("squeue", "--noheader", "--all", "--array", f"--user={user}", "--format=%i")
+    return max(0, min(limits) - len(mine.splitlines()))
 
 
 def scancel(element_ids: Sequence[str]) -> None:

@@ -70,6 +70,6 @@ class Turns:
         return os.listdir(self.folder) if self.folder.is_dir() else []
 
 
-def port_of(run_id: str, restart: int, number: int) -> int:
+def port_of(run_id: str, attempt: int) -> int:
     """The port at which the ranks of a run meet: another for each attempt, 20000 to 31999."""
-    return FIRST_PORT + zlib.crc32(f"{run_id} {restart} {number}".encode()) % PORTS
+    return FIRST_PORT + zlib.crc32(f"{run_id} {attempt}".encode()) % PORTS

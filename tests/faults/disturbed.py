@@ -1,28 +1,32 @@
 """What the fault tests share: a sweep that nothing happened to, and one that something did."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from safetensors.numpy import load_file
 
+from harness.claim import attempts
 from harness.record import RunFolder, run_folder
-from tests.tiny import ROOT, command, figures, losses, weights
+from tests.tiny import ROOT, command, figures, losses, wait_for, weights
 
 # How many random moments of each kind of kill: a few in CI, RESOLUTE_FAULTS=20 in full.
 MOMENTS = int(os.environ.get("RESOLUTE_FAULTS", "1"))
 SEED = int(os.environ.get("RESOLUTE_FAULTS_SEED", "0"))
 
-# A training of 100 steps by two ranks, so that there is a moment to hit.
+# A training of 400 steps by two ranks, so that there is a moment to hit.
+STEPS = 400
 ABLATION = """\
 question: Does it survive?
 base: base.yaml
-set: {train.images: 3200, job.ranks: 2, job.cpus: 2, job.checkpoint_every: 20}
+set: {train.images: 12800, job.ranks: 2, job.cpus: 2, job.checkpoint_every: 50}
 include:
   - {inference.law: pi}
 seeds: [0]
@@ -129,6 +133,31 @@ def steps(outputs: Path) -> int:
     if not (outputs / "runs").exists() or not runs(outputs):
         return 0
     return max((step for step, _ in losses(runs(outputs)[0])), default=0)
+
+
+def reach(share: float, outputs: Path) -> None:
+    """Wait until the first run is so far: a tenth is to begin, the last one to measure."""
+    wait_for(lambda: (outputs / "runs").exists() and bool(runs(outputs)))
+    (run,) = runs(outputs)
+    if share < 0.1:
+        wait_for(lambda: bool(attempts(run)) and bool(ranks(outputs)))
+    elif share < 0.9:
+        wait_for(lambda: steps(outputs) >= (share - 0.1) / 0.8 * STEPS)
+    else:
+        wait_for(lambda: run.done() is not None)
+
+
+@contextlib.contextmanager
+def still(outputs: Path) -> Iterator[None]:
+    """The ranks stand still meanwhile, so that no run ends before something happens to it."""
+    found = ranks(outputs)
+    assert found, "nothing is at work"
+    for process in found:
+        process.suspend()
+    yield
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 def wait_until(process: subprocess.Popen[str], seconds: float) -> bool:

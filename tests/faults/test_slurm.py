@@ -1,12 +1,13 @@
 """What befalls a Slurm cluster, at random moments of a sweep that it was left with.
 
-As tests/faults/test_kills.py, but these take longer: 5 moments of each kind in `make test-faults`.
+As tests/faults/test_kills.py, but these take longer: 5 moments of each kind in `make test-faults`,
+and one of some kinds in CI, whose others are in tests/launch/test_slurm_job.py at chosen moments.
 """
 
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,14 +15,15 @@ import pytest
 
 from harness.claim import attempts
 from harness.launch.batch import batches
+from harness.retries import cause
 from tests.faults import disturbed as d
 from tests.slurm_cluster import Cluster, slurm  # noqa: F401
 from tests.tiny import command, wait_for
 
 pytestmark = pytest.mark.slow
 
-# Warned 30 s before its end, in the partition that others take nodes from.
-SITE = "partition: low\ntime: 20\nwarning: 30\nmemory: 2000M\n"
+# Warned before its end, in the partition that others take nodes from.
+SITE = "partition: low\ntime: {time}\nwarning: 20\nmemory: 2000M\n"
 
 Fault = Callable[[Cluster, Path, str], None]
 
@@ -29,9 +31,10 @@ Fault = Callable[[Cluster, Path, str], None]
 def a_lost_node(slurm: Cluster, outputs: Path, _: str) -> None:  # noqa: F811
     (run,) = d.runs(outputs)
     (node,) = attempts(run)[-1].data["nodes"]
-    slurm.mini("kill", node, "--down")
-    time.sleep(2)
-    slurm.mini("start", node)
+    with d.still(outputs):
+        slurm.mini("kill", node, "--down")
+        time.sleep(2)
+        slurm.mini("start", node)
 
 
 def a_restarted_controller(slurm: Cluster, *_: object) -> None:  # noqa: F811
@@ -47,42 +50,67 @@ def a_killed_controller(slurm: Cluster, *_: object) -> None:  # noqa: F811
     slurm.mini("start", "slurmctld")
 
 
-def preemption(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
-    urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
+def preemption(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
+    with d.still(outputs):
+        urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
+        wait_for(lambda: "got SIGUSR2" in said(outputs))
     wait_for(lambda: slurm.state(job) != "RUNNING")
     slurm.run("scancel", *urgent)
 
 
-def a_time_limit(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
-    """Nearer than it was, so that the test need not wait for it."""
-    with contextlib.suppress(AssertionError):  # it has ended
-        slurm.run("scontrol", "update", f"jobid={job}", "timelimit=1")
-    wait_for(lambda: slurm.state(job) != "RUNNING")
-    with contextlib.suppress(AssertionError):
-        slurm.run("scontrol", "update", f"jobid={job}", "timelimit=20")
+def a_time_limit(_: Cluster, outputs: Path, __: str) -> None:
+    """Its minute is over before its work is."""
+    with d.still(outputs):
+        wait_for(lambda: "got SIGUSR2" in said(outputs))
 
 
-def requeue(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
-    with contextlib.suppress(AssertionError):
+def requeue(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
+    with d.still(outputs):
         slurm.run("scontrol", "requeue", job)
 
 
-def scancel(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
+def scancel(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
     """By hand, behind the sweep's back."""
-    slurm.run("scancel", job)
+    with d.still(outputs):
+        slurm.run("scancel", job)
 
 
-def the_supervisor_killed(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
+def the_supervisor_killed(_: Cluster, outputs: Path, job: str) -> None:
     """... and srun sees to the rest."""
-    supervisors = [p for p in of_job(job) if "submitit.core._submit" in p.cmdline()]
-    assert supervisors or slurm.state(job) != "RUNNING"
-    _kill(supervisors)
+    with d.still(outputs):
+        supervisors = [p for p in of_job(job) if "submitit.core._submit" in p.cmdline()]
+        assert supervisors
+        for process in supervisors:
+            process.kill()
+        time.sleep(1)
 
 
-def the_whole_job_killed(slurm: Cluster, _: Path, job: str) -> None:  # noqa: F811
-    found = of_job(job)
-    assert found or slurm.state(job) != "RUNNING"
-    _kill(found)
+def the_whole_job_killed(_: Cluster, outputs: Path, job: str) -> None:
+    with d.still(outputs):
+        for process in of_job(job):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+# Why the first attempt ended, as far as its file tells; None: it outlives that.
+ENDS: dict[Fault, set[str] | None] = {
+    a_lost_node: {"node failure"},
+    a_restarted_controller: None,
+    a_killed_controller: None,
+    preemption: {"preempted"},
+    a_time_limit: {"time limit"},
+    requeue: {"preempted", "stopped", "node failure"},  # killed with more or less notice
+    scancel: {"stopped", "node failure"},
+    the_supervisor_killed: {"stopped", "node failure"},
+    the_whole_job_killed: {"node failure"},
+}
+
+FAULTS = [*ENDS] if d.MOMENTS > 1 else [a_killed_controller, a_time_limit, the_whole_job_killed]
+
+
+def said(outputs: Path) -> str:
+    """What the jobs have printed."""
+    return "".join(file.read_text() for file in (outputs / "slurm").glob("*/*_log.out"))
 
 
 def of_job(job: str) -> list[psutil.Process]:
@@ -93,18 +121,6 @@ def of_job(job: str) -> list[psutil.Process]:
             if process.environ().get("SLURM_JOB_ID") == job:
                 found.append(process)
     return found
-
-
-def _kill(processes: Iterable[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-
-
-FAULTS: list[Fault] = [
-    a_lost_node, a_restarted_controller, a_killed_controller, preemption, a_time_limit, requeue,
-    scancel, the_supervisor_killed, the_whole_job_killed,
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("moment", range(max(1, d.MOMENTS // 4)))
@@ -118,22 +134,27 @@ def test_left_with_slurm_and_given_again(
     slurm: Cluster,  # noqa: F811
 ) -> None:
     outputs, site = tmp_path / "outputs", tmp_path / "site.yaml"
-    site.write_text(SITE)
+    profile = SITE.format(time=1 if fault is a_time_limit else 20)
+    site.write_text(profile + "sbatch: {hold: true}\n")  # until this command has ended
     options = ("--launcher", "slurm", "--profile", site, "--outputs", outputs)
     left = command("harness.sweep", ablation, *options)
     assert left.returncode == 0, left.stdout + left.stderr
     (batch,) = batches(outputs)
     (run,) = d.runs(outputs)
-    job = str(batch.job_id)
-    wait_for(lambda: len(attempts(run)) == 1)
+    site.write_text(profile)
+    slurm.run("scontrol", "release", batch.job_id)
     draw = random.Random(f"{d.SEED} {fault.__name__} {moment}")
-    time.sleep(draw.uniform(0.05, 0.9) * undisturbed.seconds)
-    fault(slurm, outputs, job)
+    d.reach(draw.uniform(0, 0.9), outputs)
+    fault(slurm, outputs, str(batch.job_id))
     with contextlib.suppress(AssertionError):  # it is not in the queue again
-        slurm.hurry(job, 10)
+        slurm.hurry(str(batch.job_id), 10)
     again = command("harness.sweep", ablation, *options, "--wait")
     assert again.returncode == 0, again.stdout + again.stderr
     d.quiet(outputs)
+    first, *further = attempts(run)
+    if (ends := ENDS[fault]) is not None:
+        assert cause(first.data) in ends
+        assert further
     assert d.result(outputs) == undisturbed.result
     assert d.mirrored(outputs) == undisturbed.mirrored
     assert not list(outputs.rglob("*.tmp")), "something half-written was left"

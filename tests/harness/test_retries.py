@@ -67,8 +67,12 @@ def test_an_attempt_of_an_older_version_has_a_cause_too() -> None:
     assert cause({"outcome": "done", "cause": "error"}) == ""  # an evaluation failed
 
 
-def test_what_took_the_job_along_was_more_than_a_process() -> None:
-    assert cause(lost_on("a", 0)) == "node failure"
+def test_one_without_an_end_was_stopped_lost_or_taken_along_with_its_job() -> None:
+    assert cause(NEVER_ENDED) == "lost"
+    assert cause(NEVER_ENDED | {"job": "7", "launcher": "host:1"}) == "lost"  # nobody watches it
+    assert cause(NEVER_ENDED | {"launcher": "slurm job 7"}) == "node failure"
+    stopped = {"launcher": "slurm job 7", "stopping": "preempted"}
+    assert cause(NEVER_ENDED | stopped) == "preempted"
 
 
 def lost_on(node: str, restart: int, **more: object) -> Json:
@@ -84,6 +88,19 @@ def test_a_node_is_avoided_for_a_time() -> None:
     lost = [[lost_on("a", restart, started=when) for restart, when in ((0, 100.0), (1, 200.0))]]
     assert bad_nodes(lost, since=100.0) == ["a"]
     assert bad_nodes(lost, since=150.0) == []
+
+
+def test_of_several_nodes_only_one_that_was_always_there_is_to_blame() -> None:
+    def spread(nodes: str, restart: int) -> Json:
+        return {"nodes": [*nodes], "job": "7", "restart": restart}
+
+    assert bad_nodes([[spread("abcd", 0), spread("abcd", 1)]]) == []
+    assert bad_nodes([[spread("abcd", 0), spread("aefg", 1)]]) == ["a"]
+    assert bad_nodes([[spread("abc", 0), spread("abd", 1), lost_on("a", 2)]]) == ["a"]
+
+
+def test_a_node_is_not_to_blame_for_what_slurm_stopped() -> None:
+    assert bad_nodes([[lost_on("a", n, stopping="preempted") for n in range(3)]]) == []
 
 
 def test_a_process_killed_alone_is_not_its_nodes_fault() -> None:

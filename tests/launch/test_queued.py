@@ -1,6 +1,7 @@
 """The sweep's side of Slurm, with commands named as Slurm's: what is submitted again, and when."""
 
 import io
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ from rich.console import Console
 
 from harness import queued
 from harness.ablation import read_ablation
+from harness.claim import claim, this_host
+from harness.config import Job
 from harness.errors import UserError
 from harness.files import write_json
 from harness.grid import expand
@@ -18,7 +21,7 @@ from harness.launch.batch import batches
 from harness.launch.profile import read_profile
 from harness.options import parse
 from harness.plan import Plan
-from harness.record import RunFolder
+from harness.record import RunFolder, prepare
 from tests.launch.fake_slurm import FakeSlurm
 from tests.tiny import Write, wait_for
 
@@ -115,6 +118,19 @@ def test_bad_nodes_are_avoided_for_a_day_and_where_there_are_others(
     assert sweep.submit() == 2
     assert "exclude" not in batches(sweep.outputs)[-1].parameters
     assert "with these nodes, then" in sweep.said.getvalue()
+
+
+def test_a_node_with_jobs_at_work_is_not_a_bad_one(fake: FakeSlurm, sweep: Sweep) -> None:
+    for number, run in enumerate(sweep.plan().runs):
+        prepare(run.folder, run.training, run.group_id, run.seed, Job(), run.evaluations)
+        place = {"host": this_host(), "pid": os.getpid(), "nodes": ["n1"], "job": f"9_{number}"}
+        held = claim(run.folder)
+        assert held is not None
+        held.data |= place
+        write_json(held.file, held.data)
+    queued._submit(sweep.plan().runs, sweep.plan(), sweep.options, sweep.profile, sweep.console)
+    assert "without" not in sweep.said.getvalue()
+    assert all("exclude" not in batch.parameters for batch in batches(sweep.outputs))
 
 
 def test_watching_outlasts_a_full_queue(

@@ -1,5 +1,6 @@
 """slurm/ray.sbatch in a real Slurm: a Ray cluster over a job's nodes, which goes with the job."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,6 +46,38 @@ def test_a_sweep_on_two_nodes_stops_with_a_checkpoint_and_leaves_nothing(
     assert "everything is kept" in log.read_text()
     assert list(Path("/tmp").glob(f"ray-{job}-*")) == []
     wait_for(lambda: not left(f"ray-{job}-"))
+
+
+def test_on_one_node_it_listens_on_loopback_only(
+    slurm: Cluster,  # noqa: F811
+    tiny: Path,
+    tmp_path: Path,
+) -> None:
+    outputs = tmp_path / "outputs"
+    job = slurm.run(
+        "env", "--chdir", ROOT, f"PYTHON={sys.executable}",
+        "sbatch", "--parsable", "--cpus-per-task=1", "--mem=4G", f"--output={tmp_path / 'log'}",
+        "slurm/ray.sbatch", tiny, "--no-track", "--outputs", outputs, "train.images=640000",
+    )  # fmt: skip
+    wait_for(lambda: any(run.checkpoints() for run in runs(outputs)))
+    places = [place for pid in left(f"ray-{job}-") for place in listens(pid)]
+    slurm.run("scancel", job)
+    assert places, "nothing listens"
+    assert {place for place in places if not place.startswith(LOOPBACK)} == set()
+    wait_for(lambda: not left(f"ray-{job}-"))
+
+
+# As the kernel writes 127.x.x.x, of four bytes or mapped into sixteen, and ::1.
+LOOPBACK = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
+
+
+def listens(pid: int) -> list[str]:
+    """Where the processes in a process's network listen: address:port, as the kernel has it."""
+    lines = [line for kind in ("tcp", "tcp6")
+             for line in Path(f"/proc/{pid}/net/{kind}").read_text().splitlines()[1:]]  # fmt: skip
+    own = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir() if file.is_symlink()}
+    listening = [line.split() for line in lines if line.split()[3] == "0A"]
+    return [words[1] for words in listening if f"socket:[{words[9]}]" in own]
 
 
 def left(name: str) -> list[int]:

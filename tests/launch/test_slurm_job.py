@@ -1,15 +1,15 @@
 """What runs inside a Slurm job, in a real Slurm: packed, over nodes, stopped, requeued, lost."""
 
 import json
+import re
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from harness.claim import attempts
 from harness.config import Job
@@ -114,6 +114,14 @@ def ends(run: RunFolder) -> list[tuple[object, object, object]]:
     return [tuple(one.data.get(key) for key in keys) for one in attempts(run)]  # type: ignore[misc]
 
 
+def goes_on_where_it_stopped(run: RunFolder) -> None:
+    """The second attempt began at the very step at which the first was stopped."""
+    first, second = attempts(run)
+    stopped = re.search(r"stopped at step (\d+)", first.data["error"])
+    assert stopped is not None
+    assert second.data["reached"][0] == int(stopped[1]) > 0
+
+
 def test_packed_runs_are_warned_requeued_and_end_the_same(
     slurm: Cluster,
     tmp_path: Path,
@@ -138,34 +146,35 @@ def test_packed_runs_are_warned_requeued_and_end_the_same(
     wait_till_done(slurm, batch)
     for run in runs:
         assert [end[::2] for end in ends(run)] == [("interrupted", 0), ("done", 1)]
+        goes_on_where_it_stopped(run)
     assert losses(runs[0]) == losses(undisturbed)
     assert weights(runs[0]) == weights(undisturbed)
     assert figures(runs[0]) == figures(undisturbed)
 
 
-def test_a_run_on_two_nodes_is_requeued_and_goes_on(
-    slurm: Cluster,
-    tmp_path: Path,
-    undisturbed: RunFolder,
+def test_a_run_on_two_nodes_is_warned_requeued_and_ends_as_on_one(
+    slurm: Cluster, tmp_path: Path
 ) -> None:
     if not slurm.isolated:
         pytest.skip("nodes of mini-slurm find each other only with namespaces (root)")
-    run = run_of(tmp_path, 0, "job.ranks=2", "job.nodes=2", "job.cpus=2")
+    sharded = ("train.zero_stage=2", "job.ranks=2", "job.cpus=2")
+    run = run_of(tmp_path, 0, *sharded, "job.nodes=2", "job.checkpoint_every=1000")
     job = Job(ranks=2, nodes=2, cpus=2).model_dump(mode="json")
     batch = submit(slurm, [run], "--nodes=2", "--ntasks-per-node=1", job=job)
     wait_for(lambda: len(list(run.metrics())) > MIDDLE)
     with frozen(run):
-        slurm.run("scontrol", "requeue", batch.job_id)
+        slurm.run("scancel", "--signal=USR2", batch.job_id)
+        wait_for(lambda: said(batch).count("got SIGUSR2") == 2)  # both tasks hear of it
     slurm.hurry(str(batch.job_id))
     wait_till_done(slurm, batch)
-    first, second = attempts(run)
-    assert first.data["nodes"] == ["node1", "node2"]
-    assert first.data["outcome"] in ("interrupted", None)  # Slurm leaves it 5 s here
-    assert second.data["outcome"] == "done"
-    assert [step for step, _ in losses(run)] == [step for step, _ in losses(undisturbed)]
-    ours, alone = load_file(run.weights_file), load_file(undisturbed.weights_file)
-    assert all(torch.allclose(ours[n], alone[n], atol=1e-3) for n in alone)
-    assert set(figures(run)) == set(figures(undisturbed))
+    assert attempts(run)[0].data["nodes"] == ["node1", "node2"]
+    assert [end[0] for end in ends(run)] == ["interrupted", "done"]
+    goes_on_where_it_stopped(run)  # from what both ranks wrote on the signal: there is no other
+    alone = run_of(tmp_path / "alone", 0, *sharded)
+    assert processes.wait(processes.start(Work(alone.path), 2, 2)) == DONE, alone.log_tail(30)
+    assert losses(run) == losses(alone)
+    assert weights(run) == weights(alone)
+    assert figures(run) == figures(alone)
 
 
 def test_a_lost_node_and_a_preemption_lose_nothing(
@@ -295,13 +304,33 @@ def test_where_every_node_is_bad_a_job_goes_on_where_it_is(slurm: Cluster, tmp_p
     site = Profile(time=20, warning=30)
     works, job = [Work(run.path)], Job(retries=9)
     (batch,) = slurm_launcher.submit(works, job, site, outputs, "one", snapshot=code)
-    tell_of(run, batch, {"nodes": ["node1", "node2"]})
+    place = {"host": "elsewhere", "pid": 1, "job": batch.job_id, "reached": [0, 0, 0]}
+    for number in (1, 2, 3, 4):  # never ended, twice on each
+        lost = place | {"restart": number - 5, "nodes": [f"node{number % 2 + 1}"]}
+        write_json(run.path / "attempts" / f"{number:04d}.json", lost)
     slurm.run("scontrol", "update", "partition=main", "state=up")
     wait_for(lambda: slurm.state(str(batch.job_id)) == "COMPLETED")
     assert "no successor could be submitted: sbatch refuses the jobs" in said(batch)
     assert "it goes on here" in said(batch)
     assert len(batches(outputs)) == 1
     assert ends(run)[-1][0] == "done"
+
+
+def test_run_sbatch_starts_one_run_by_hand(
+    slurm: Cluster, tmp_path: Path, undisturbed: RunFolder
+) -> None:
+    run, log = run_of(tmp_path), tmp_path / "by-hand.log"
+    words = ("sbatch", "--parsable", "--mem=2G", "--cpus-per-task=1", f"--output={log}")
+    start = ("env", "--chdir", ROOT, f"PYTHON={sys.executable}", *words, "slurm/run.sbatch")
+    job = slurm.run(*start, run.path)
+    wait_for(lambda: len(list(run.metrics())) > MIDDLE)
+    with frozen(run):
+        slurm.run("scancel", "--signal=USR2", job)  # as before its end
+    slurm.hurry(job)
+    wait_for(lambda: slurm.state(job) == "COMPLETED")
+    goes_on_where_it_stopped(run)
+    assert weights(run) == weights(undisturbed)
+    assert figures(run) == figures(undisturbed)
 
 
 def test_a_batch_that_is_gone_is_said(slurm: Cluster, tmp_path: Path) -> None:

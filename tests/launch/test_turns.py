@@ -26,8 +26,8 @@ def test_reports_are_of_their_turn(tmp_path: Path) -> None:
     assert leader.reports(2) == []
 
 
-def test_ports_differ_by_run_start_and_turn() -> None:
-    ports = [port_of(run, restart, turn) for run in "abcd" for restart in (0, 1) for turn in (1, 2)]
+def test_ports_differ_by_run_and_attempt() -> None:
+    ports = [port_of(run, attempt) for run in "abcd" for attempt in (1, 2, 3, 4)]
     assert len(set(ports)) == len(ports)
     assert all(20000 <= port < 32000 for port in ports)
-    assert port_of("a", 0, 1) == port_of("a", 0, 1)
+    assert port_of("a", 1) == port_of("a", 1)
