@@ -151,8 +151,8 @@ class Claim:
     """A claim held by this process; a thread keeps its heartbeat until it ends.
 
     Set `progress` and `stopping` (why it was asked to stop) at will (any thread); they are written
-    with the next beat. A process whose claim
-    was taken over, because it seemed gone for a minute, ends at its next beat with status 76.
+    with the next beat. A process whose claim was taken over, because it seemed gone for a minute,
+    ends at its next beat with status 76.
     """
 
     def __init__(self, run: RunFolder, number: int, data: Json) -> None:
