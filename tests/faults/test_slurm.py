@@ -105,7 +105,7 @@ ENDS: dict[Fault, set[str] | None] = {
     the_whole_job_killed: {"node failure"},
 }
 
-FAULTS = [*ENDS] if d.MOMENTS > 1 else [a_killed_controller, a_time_limit, the_whole_job_killed]
+FAULTS = [*ENDS] if d.MOMENTS > 1 else [a_killed_controller, a_time_limit]
 
 
 def said(outputs: Path) -> str:
