@@ -1,6 +1,6 @@
 """A real Slurm cluster of two nodes for tests, `slurm/mini-slurm`; one for each test process.
 
-from tests.slurm_cluster import Cluster, slurm  # noqa: F401
+from tests.slurm_cluster import Cluster
 
 def test_it(slurm: Cluster) -> None: ...
 """

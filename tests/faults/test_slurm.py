@@ -17,7 +17,7 @@ from harness.claim import attempts
 from harness.launch.batch import batches
 from harness.retries import cause
 from tests.faults import disturbed as d
-from tests.slurm_cluster import Cluster, slurm  # noqa: F401
+from tests.slurm_cluster import Cluster
 from tests.tiny import command, wait_for
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ SITE = "partition: low\ntime: {time}\nwarning: 20\nmemory: 2000M\n"
 Fault = Callable[[Cluster, Path, str], None]
 
 
-def a_lost_node(slurm: Cluster, outputs: Path, _: str) -> None:  # noqa: F811
+def a_lost_node(slurm: Cluster, outputs: Path, _: str) -> None:
     (run,) = d.runs(outputs)
     (node,) = attempts(run)[-1].data["nodes"]
     with d.still(outputs):
@@ -37,20 +37,20 @@ def a_lost_node(slurm: Cluster, outputs: Path, _: str) -> None:  # noqa: F811
         slurm.mini("start", node)
 
 
-def a_restarted_controller(slurm: Cluster, *_: object) -> None:  # noqa: F811
+def a_restarted_controller(slurm: Cluster, *_: object) -> None:
     slurm.mini("stop", "slurmctld")
     time.sleep(5)
     slurm.mini("start", "slurmctld")
 
 
-def a_killed_controller(slurm: Cluster, *_: object) -> None:  # noqa: F811
+def a_killed_controller(slurm: Cluster, *_: object) -> None:
     """It has forgotten the last 5 seconds."""
     slurm.mini("kill", "slurmctld")
     time.sleep(5)
     slurm.mini("start", "slurmctld")
 
 
-def preemption(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
+def preemption(slurm: Cluster, outputs: Path, job: str) -> None:
     with d.still(outputs):
         urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
         wait_for(lambda: "got SIGUSR2" in said(outputs))
@@ -64,12 +64,12 @@ def a_time_limit(_: Cluster, outputs: Path, __: str) -> None:
         wait_for(lambda: "got SIGUSR2" in said(outputs))
 
 
-def requeue(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
+def requeue(slurm: Cluster, outputs: Path, job: str) -> None:
     with d.still(outputs):
         slurm.run("scontrol", "requeue", job)
 
 
-def scancel(slurm: Cluster, outputs: Path, job: str) -> None:  # noqa: F811
+def scancel(slurm: Cluster, outputs: Path, job: str) -> None:
     """By hand, behind the sweep's back."""
     with d.still(outputs):
         slurm.run("scancel", job)
@@ -131,7 +131,7 @@ def test_left_with_slurm_and_given_again(
     ablation: Path,
     undisturbed: d.Outcome,
     tmp_path: Path,
-    slurm: Cluster,  # noqa: F811
+    slurm: Cluster,
 ) -> None:
     outputs, site = tmp_path / "outputs", tmp_path / "site.yaml"
     profile = SITE.format(time=1 if fault is a_time_limit else 20)

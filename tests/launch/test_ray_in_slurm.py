@@ -9,7 +9,7 @@ import pytest
 
 from harness.claim import attempts
 from harness.record import RunFolder, run_folder
-from tests.slurm_cluster import Cluster, slurm  # noqa: F401
+from tests.slurm_cluster import Cluster
 from tests.tiny import ROOT, wait_for
 
 pytestmark = pytest.mark.slow
@@ -21,7 +21,7 @@ def runs(outputs: Path) -> list[RunFolder]:
 
 
 def test_a_sweep_on_two_nodes_stops_with_a_checkpoint_and_leaves_nothing(
-    slurm: Cluster,  # noqa: F811
+    slurm: Cluster,
     tiny: Path,
     tmp_path: Path,
 ) -> None:
@@ -49,7 +49,7 @@ def test_a_sweep_on_two_nodes_stops_with_a_checkpoint_and_leaves_nothing(
 
 
 def test_on_one_node_it_listens_on_loopback_only(
-    slurm: Cluster,  # noqa: F811
+    slurm: Cluster,
     tiny: Path,
     tmp_path: Path,
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from harness.launch.batch import batches
 from harness.record import RunFolder, run_folder
-from tests.slurm_cluster import Cluster, slurm  # noqa: F401
+from tests.slurm_cluster import Cluster
 from tests.tiny import Write, command, figures, losses, weights
 
 pytestmark = pytest.mark.slow
@@ -22,12 +22,12 @@ def runs(outputs: Path) -> list[RunFolder]:
     return [run_folder(outputs, path.name) for path in sorted((outputs / "runs").iterdir())]
 
 
-def queue(slurm: Cluster) -> list[str]:  # noqa: F811
+def queue(slurm: Cluster) -> list[str]:
     return slurm.run("squeue", "--noheader", "--array", "--format=%i").split()
 
 
 @pytest.fixture
-def small_arrays(slurm: Cluster) -> Iterator[Cluster]:  # noqa: F811
+def small_arrays(slurm: Cluster) -> Iterator[Cluster]:
     """The cluster with arrays of two elements at most."""
     before = slurm.conf.read_text()
     try:
@@ -38,7 +38,7 @@ def small_arrays(slurm: Cluster) -> Iterator[Cluster]:  # noqa: F811
         restart(slurm, before)
 
 
-def restart(slurm: Cluster, conf: str) -> None:  # noqa: F811
+def restart(slurm: Cluster, conf: str) -> None:
     slurm.mini("stop", "slurmctld")
     slurm.conf.write_text(conf)
     slurm.mini("start", "slurmctld")
@@ -95,7 +95,7 @@ def test_submit_and_leave_then_watch_gives_what_the_inline_launcher_gives(
     tiny: Path,
     tmp_path: Path,
     write: Write,
-    slurm: Cluster,  # noqa: F811
+    slurm: Cluster,
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
     one = (tiny, "--only", "randomized")
