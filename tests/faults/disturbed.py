@@ -1,12 +1,10 @@
 """What the fault tests share: a sweep that nothing happened to, and one that something did."""
 
-import contextlib
 import os
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from safetensors.numpy import load_file
 from harness.claim import attempts
 from harness.record import RunFolder, run_folder
 from tests.tiny import ROOT, command, figures, losses, wait_for, weights
+from tests.working import working
 
 # How many random moments of each kind of kill: a few in CI, RESOLUTE_FAULTS=20 in full.
 MOMENTS = int(os.environ.get("RESOLUTE_FAULTS", "1"))
@@ -101,23 +100,11 @@ def mirrored(outputs: Path) -> list[tuple[object, ...]]:
 
 def ranks(outputs: Path) -> list[psutil.Process]:
     """The processes at work on the run folders of `outputs`."""
-    return _processes("harness.run", outputs)
+    return working(outputs)
 
 
 def syncers(outputs: Path) -> list[psutil.Process]:
-    return _processes("harness.track", outputs)
-
-
-def _processes(module: str, outputs: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = process.cmdline()
-        except psutil.Error:
-            continue
-        if module in words and any(str(outputs) in word for word in words):
-            found.append(process)
-    return found
+    return working(outputs, "harness.track")
 
 
 def quiet(outputs: Path, seconds: float = 90) -> None:
@@ -145,19 +132,6 @@ def reach(share: float, outputs: Path) -> None:
         wait_for(lambda: steps(outputs) >= (share - 0.1) / 0.8 * STEPS)
     else:
         wait_for(lambda: run.done() is not None)
-
-
-@contextlib.contextmanager
-def still(outputs: Path) -> Iterator[None]:
-    """The ranks stand still meanwhile, so that no run ends before something happens to it."""
-    found = ranks(outputs)
-    assert found, "nothing is at work"
-    for process in found:
-        process.suspend()
-    yield
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.resume()
 
 
 def wait_until(process: subprocess.Popen[str], seconds: float) -> bool:

@@ -19,6 +19,7 @@ from harness.retries import cause
 from tests.faults import disturbed as d
 from tests.slurm_cluster import Cluster
 from tests.tiny import command, wait_for
+from tests.working import still
 
 pytestmark = pytest.mark.slow
 
@@ -28,12 +29,12 @@ SITE = "partition: low\ntime: {time}\nwarning: 20\nmemory: 2000M\n"
 Fault = Callable[[Cluster, Path, str], None]
 
 
-def a_lost_node(slurm: Cluster, outputs: Path, _: str) -> None:
+def a_lost_node(slurm: Cluster, outputs: Path, job: str) -> None:
     (run,) = d.runs(outputs)
     (node,) = attempts(run)[-1].data["nodes"]
-    with d.still(outputs):
+    with still(outputs):
         slurm.mini("kill", node, "--down")
-        time.sleep(2)
+        wait_for(lambda: slurm.state(job) != "RUNNING")
         slurm.mini("start", node)
 
 
@@ -51,7 +52,7 @@ def a_killed_controller(slurm: Cluster, *_: object) -> None:
 
 
 def preemption(slurm: Cluster, outputs: Path, job: str) -> None:
-    with d.still(outputs):
+    with still(outputs):
         urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
         wait_for(lambda: "got SIGUSR2" in said(outputs))
     wait_for(lambda: slurm.state(job) != "RUNNING")
@@ -60,33 +61,33 @@ def preemption(slurm: Cluster, outputs: Path, job: str) -> None:
 
 def a_time_limit(_: Cluster, outputs: Path, __: str) -> None:
     """Its minute is over before its work is."""
-    with d.still(outputs):
+    with still(outputs):
         wait_for(lambda: "got SIGUSR2" in said(outputs))
 
 
 def requeue(slurm: Cluster, outputs: Path, job: str) -> None:
-    with d.still(outputs):
+    with still(outputs):
         slurm.run("scontrol", "requeue", job)
 
 
 def scancel(slurm: Cluster, outputs: Path, job: str) -> None:
     """By hand, behind the sweep's back."""
-    with d.still(outputs):
+    with still(outputs):
         slurm.run("scancel", job)
 
 
-def the_supervisor_killed(_: Cluster, outputs: Path, job: str) -> None:
+def the_supervisor_killed(slurm: Cluster, outputs: Path, job: str) -> None:
     """... and srun sees to the rest."""
-    with d.still(outputs):
+    with still(outputs):
         supervisors = [p for p in of_job(job) if "submitit.core._submit" in p.cmdline()]
         assert supervisors
         for process in supervisors:
             process.kill()
-        time.sleep(1)
+        wait_for(lambda: slurm.state(job) != "RUNNING")
 
 
 def the_whole_job_killed(_: Cluster, outputs: Path, job: str) -> None:
-    with d.still(outputs):
+    with still(outputs):
         for process in of_job(job):
             with contextlib.suppress(psutil.Error):
                 process.kill()

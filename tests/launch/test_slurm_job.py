@@ -2,13 +2,9 @@
 
 import json
 import re
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psutil
 import pytest
 
 from harness.claim import attempts
@@ -23,6 +19,7 @@ from harness.record import RunFolder
 from harness.snapshot import snapshot
 from tests.slurm_cluster import Cluster
 from tests.tiny import BASE, ROOT, figures, losses, prepared, wait_for, weights
+from tests.working import still, working
 
 pytestmark = pytest.mark.slow
 
@@ -90,24 +87,6 @@ def wait_till_done(slurm: Cluster, batch: Batch) -> None:
     wait_for(lambda: done(slurm, batch), 200)
 
 
-@contextmanager
-def frozen(*runs: RunFolder) -> Iterator[None]:
-    """Their processes stand still meanwhile, so that no run ends before it is interrupted."""
-    assert send(signal.SIGSTOP, *runs)
-    yield
-    send(signal.SIGCONT, *runs)  # Slurm may have sent that itself
-
-
-def send(number: int, *runs: RunFolder) -> int:
-    """A signal to the processes of runs, on whatever node of this machine; to how many."""
-    paths = {str(run.path) for run in runs}
-    found = [p for p in psutil.process_iter(["cmdline"]) if paths & {*(p.info["cmdline"] or ())}]
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
-    return len(found)
-
-
 def ends(run: RunFolder) -> list[tuple[object, object, object]]:
     """(outcome, cause, restart of the job) of every attempt."""
     keys = ("outcome", "cause", "restart")
@@ -131,7 +110,7 @@ def test_packed_runs_are_warned_requeued_and_end_the_same(
     batch = submit(slurm, runs, "--cpus-per-task=2", at_once=2)
     job = str(batch.job_id)
     wait_for(lambda: all(len(list(run.metrics())) > MIDDLE for run in runs))
-    with frozen(*runs):
+    with still(*(run.path for run in runs)):
         slurm.run("scancel", "--signal=USR2", job)
         wait_for(lambda: "got SIGUSR2" in said(batch))
     slurm.hurry(job)
@@ -162,7 +141,7 @@ def test_a_run_on_two_nodes_is_warned_requeued_and_ends_as_on_one(
     job = Job(ranks=2, nodes=2, cpus=2).model_dump(mode="json")
     batch = submit(slurm, [run], "--nodes=2", "--ntasks-per-node=1", job=job)
     wait_for(lambda: len(list(run.metrics())) > MIDDLE)
-    with frozen(run):
+    with still(run.path):
         slurm.run("scancel", "--signal=USR2", batch.job_id)
         wait_for(lambda: said(batch).count("got SIGUSR2") == 2)  # both tasks hear of it
     slurm.hurry(str(batch.job_id))
@@ -195,7 +174,7 @@ def test_a_lost_node_and_a_preemption_lose_nothing(
     assert second["reached"][0] >= 100
     step = len(list(run.metrics()))
     wait_for(lambda: len(list(run.metrics())) > step + MIDDLE)
-    with frozen(run):
+    with still(run.path):
         slurm.mini("start", lost)
         urgent = [slurm.submit("sleep 600", "--exclusive", "--time=5") for _ in range(2)]
         wait_for(lambda: "got SIGUSR2" in said(batch))
@@ -228,7 +207,7 @@ def test_where_requeuing_is_forbidden_a_successor_goes_on(
     outputs, code = run.path.parent.parent, snapshot(tmp_path / "code")
     (batch,) = slurm_launcher.submit([Work(run.path)], Job(), site, outputs, "one", snapshot=code)
     wait_for(lambda: len(list(run.metrics())) > MIDDLE)
-    with frozen(run):
+    with still(run.path):
         slurm.run("scancel", "--signal=USR2", batch.job_id)
         wait_for(lambda: "got SIGUSR2" in said(batch))
     wait_for(lambda: len(batches(outputs)) == 2)
@@ -262,9 +241,10 @@ def test_a_killed_run_is_started_again_in_its_place_and_a_stopped_one_later(
     run = run_of(tmp_path)
     batch = submit(slurm, [run])
     wait_for(lambda: len(list(run.metrics())) > 2)
-    assert send(signal.SIGKILL, run) == 1
+    (process,) = working(run.path)
+    process.kill()
     wait_for(lambda: len(attempts(run)) == 2 and len(list(run.metrics())) > MIDDLE)
-    with frozen(run):
+    with still(run.path):
         slurm.run("scancel", "--signal=TERM", batch.job_id)  # as before some preemptions
         wait_for(lambda: "got SIGTERM" in said(batch))
     slurm.hurry(str(batch.job_id))
@@ -324,7 +304,7 @@ def test_run_sbatch_starts_one_run_by_hand(
     start = ("env", "--chdir", ROOT, f"PYTHON={sys.executable}", *words, "slurm/run.sbatch")
     job = slurm.run(*start, run.path)
     wait_for(lambda: len(list(run.metrics())) > MIDDLE)
-    with frozen(run):
+    with still(run.path):
         slurm.run("scancel", "--signal=USR2", job)  # as before its end
     slurm.hurry(job)
     wait_for(lambda: slurm.state(job) == "COMPLETED")
