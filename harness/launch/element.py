@@ -7,13 +7,12 @@ from functools import cached_property
 
 from harness import retries
 from harness.allocation import Allocation
-from harness.claim import Attempt, attempts, claim, last_attempt, reached
+from harness.claim import attempts, last_attempt, reached
 from harness.config import Job
 from harness.files import Json
 from harness.launch import memory
 from harness.launch.batch import Batch
-from harness.launch.processes import BUSY, DONE, FAILED, Work
-from harness.provenance import code_id
+from harness.launch.processes import Work
 from harness.record import RunFolder
 
 PATIENCE = 90.0  # seconds that a run is waited for which somebody else seems to be at work on
@@ -73,30 +72,6 @@ class Element:
         now = (self.here.job, self.here.restart)
         return [a for a in self.attempts(run) if (a.get("job"), a.get("restart")) != now]
 
-    def settle(self, work: Work, before: int, status: int, cause: str) -> str:
-        """Leave exactly one ended attempt for a start of a run that has ended; why it ended.
-
-        Args:
-            before: number of the last attempt when it was started.
-            status: how its processes ended.
-            cause: why, where they did not live to say so.
-        """
-        run = RunFolder(work.run_dir)
-        last = last_attempt(run)
-        if status in (DONE, BUSY) or not run.exists():
-            return ""
-        if last is None or last.number == before:  # it ended before it had claimed
-            held = claim(run, code_id=code_id(), ranks=self.job.ranks)
-            if held is not None:
-                said = "; ".join(run.log_tail(1)) if status == FAILED else "before it began"
-                cause = retries.ERROR if status == FAILED else cause
-                held.end("failed" if status == FAILED else "interrupted", said, cause)
-            return cause
-        if not last.ended and not last.alive:
-            last.close("interrupted", f"its process was gone ({cause})", cause)
-            return cause
-        return retries.cause(last.data)
-
     def why(self, work: Work, stopping: str, killed: int) -> str:
         """Why a run's process is gone, if it did not say so itself.
 
@@ -125,7 +100,3 @@ def finished(run: RunFolder, work: Work) -> bool:
     """The training and every wanted evaluation are there."""
     wanted = work.evaluations or run.requests()
     return run.done() is not None and all(run.result_file(e).exists() for e in wanted)
-
-
-def number_of(attempt: Attempt | None) -> int:
-    return attempt.number if attempt else 0

@@ -11,8 +11,9 @@ from harness.claim import last_attempt
 from harness.errors import UserError
 from harness.launch import devices, memory, processes, requeue
 from harness.launch.children import LOOK, Children, Signals
-from harness.launch.element import PATIENCE, Element, number_of
+from harness.launch.element import PATIENCE, Element
 from harness.launch.processes import BAD_INPUT, BUSY, DONE, FAILED, STOPPED, Work
+from harness.launch.settle import number_of, settle
 from harness.record import RunFolder
 
 
@@ -64,8 +65,8 @@ def _do(element: Element, children: Children, work: Work, extra: dict[str, str])
                 break
             status = processes.wait(started)
             children.ended(run.run_id)
-            cause = element.settle(
-                work, before, status, element.why(work, children.why_stopping, killed)
+            cause = settle(
+                work, job.ranks, before, status, element.why(work, children.why_stopping, killed)
             )
             if status in (BUSY, BAD_INPUT) or cause == retries.FULL_DISK:
                 break

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import retries
-from harness.claim import attempts, last_attempt, reached
+from harness.claim import last_attempt
 from harness.config import Job
 from harness.launch import processes
 from harness.launch.asha import report
 from harness.launch.processes import Share, Work
+from harness.launch.settle import given_up
 from harness.record import RunFolder
 from harness.rungs import Rung, figure
 
@@ -54,11 +55,7 @@ def _attempt(work: Work, job: Job, before: int) -> int:
         RuntimeError: the run was lost, and is worth another attempt.
     """
     run = RunFolder(work.run_dir)
-    made = [one for one in attempts(run) if one.number > before]
-    reason = retries.give_up([one.data for one in made], reached(run), job.retries)
-    if reason:
-        if not made[-1].alive:
-            made[-1].close("failed", reason, retries.cause(made[-1].data))
+    if given_up(run, before, job.retries):
         return processes.FAILED
     while True:
         status = _together(work, job) if job.nodes > 1 else _alone(work, job)

@@ -8,8 +8,9 @@ from harness import retries
 from harness.claim import last_attempt
 from harness.launch import memory, processes, requeue
 from harness.launch.children import LOOK, Children, Signals
-from harness.launch.element import PATIENCE, Element, number_of
+from harness.launch.element import PATIENCE, Element
 from harness.launch.processes import BAD_INPUT, BUSY, DONE, STOPPED, Share
+from harness.launch.settle import number_of, settle
 from harness.launch.turns import Turn, Turns, port_of
 from harness.record import RunFolder
 
@@ -55,8 +56,8 @@ def _turn(
         return ended + [None] * (here.tasks - 1 - len(ended))
 
     status = _rank(element, children, signals, turn, others)
-    return status, element.settle(
-        work, before, status, element.why(work, children.why_stopping, killed)
+    return status, settle(
+        work, element.job.ranks, before, status, element.why(work, children.why_stopping, killed)
     )
 
 

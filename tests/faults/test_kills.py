@@ -67,3 +67,16 @@ def test_killed_and_given_again(
     assert d.result(outputs) == undisturbed.result
     assert d.mirrored(outputs) == undisturbed.mirrored
     assert not list(outputs.rglob("*.tmp")), "something half-written was left"
+
+
+def test_two_sweeps_at_once_on_the_same_outputs(
+    ablation: Path, undisturbed: d.Outcome, tmp_path: Path
+) -> None:
+    """... with a syncer each: every step and every point is there once."""
+    outputs = tmp_path / "outputs"
+    with d.start(ablation, outputs) as one, d.start(ablation, outputs) as other:
+        assert [one.wait(300), other.wait(300)] == [0, 0], (tmp_path / "said.txt").read_text()
+    d.again(ablation, outputs)
+    d.quiet(outputs)
+    assert d.result(outputs) == undisturbed.result
+    assert d.mirrored(outputs) == undisturbed.mirrored

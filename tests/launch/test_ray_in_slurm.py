@@ -1,6 +1,7 @@
 """slurm/ray.sbatch in a real Slurm: a Ray cluster over a job's nodes, which goes with the job."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -45,26 +46,39 @@ def test_a_sweep_on_two_nodes_stops_with_a_checkpoint_and_leaves_nothing(
         assert attempt.data["error"].startswith("Interrupted: stopped at step")
     assert "everything is kept" in log.read_text()
     assert list(Path("/tmp").glob(f"ray-{job}-*")) == []
-    wait_for(lambda: not left(f"ray-{job}-"))
+    wait_for(lambda: not commands(f"ray-{job}-"))
 
 
-def test_on_one_node_it_listens_on_loopback_only(
+def test_on_one_node_it_listens_on_loopback_only_and_lets_another_ray_be(
     slurm: Cluster,
     tiny: Path,
     tmp_path: Path,
 ) -> None:
-    outputs = tmp_path / "outputs"
+    outputs, theirs = tmp_path / "outputs", f"/tmp/theirs-{os.getpid()}"
+    other = slurm.submit(
+        f"{sys.executable} -m ray.scripts.scripts start --head --port=6379 --block --num-cpus=1 "
+        f"--include-dashboard=false --disable-usage-stats --temp-dir={theirs}",
+        "--nodelist=node1", "--cpus-per-task=1", "--mem=4G", f"--output={tmp_path / 'theirs'}",
+    )  # fmt: skip
+    wait_for(lambda: Path(theirs, "ray_current_cluster").exists())
+    wait_for(lambda: any("raylet/raylet" in words for words in commands(theirs).values()))
+    before = commands(theirs)
     job = slurm.run(
-        "env", "--chdir", ROOT, f"PYTHON={sys.executable}",
-        "sbatch", "--parsable", "--cpus-per-task=1", "--mem=4G", f"--output={tmp_path / 'log'}",
+        "env", "--chdir", ROOT, f"PYTHON={sys.executable}", "sbatch", "--parsable",
+        "--nodelist=node1", "--cpus-per-task=1", "--mem=4G", f"--output={tmp_path / 'log'}",
         "slurm/ray.sbatch", tiny, "--no-track", "--outputs", outputs, "train.images=640000",
     )  # fmt: skip
     wait_for(lambda: any(run.checkpoints() for run in runs(outputs)))
-    places = [place for pid in left(f"ray-{job}-") for place in listens(pid)]
+    places = [place for pid in commands(f"ray-{job}-") for place in listens(pid)]
     slurm.run("scancel", job)
     assert places, "nothing listens"
     assert {place for place in places if not place.startswith(LOOPBACK)} == set()
-    wait_for(lambda: not left(f"ray-{job}-"))
+    wait_for(lambda: not commands(f"ray-{job}-"))
+    assert before.items() <= commands(theirs).items()
+    assert slurm.state(other) == "RUNNING"
+    slurm.run("scancel", other)
+    wait_for(lambda: not commands(theirs))
+    shutil.rmtree(theirs)
 
 
 # As the kernel writes 127.x.x.x, of four bytes or mapped into sixteen, and ::1.
@@ -80,6 +94,7 @@ def listens(pid: int) -> list[str]:
     return [words[1] for words in listening if f"socket:[{words[9]}]" in own]
 
 
-def left(name: str) -> list[int]:
-    """Processes of a Ray cluster that lies in a folder of this name."""
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if name in str(p.info["cmdline"])]
+def commands(name: str) -> dict[int, str]:
+    """Process id -> command of what belongs to the Ray cluster in a folder of this name."""
+    found = {p.pid: " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])}
+    return {pid: words for pid, words in found.items() if name in words}
