@@ -27,6 +27,7 @@ BEAT = 1.0  # seconds between heartbeats
 SILENCE = 60.0  # seconds without one after which an owner on another host counts as gone
 WATCH = 5.0  # seconds that such an owner's file is watched before its claim is taken over
 EXIT_LOST = 76
+OWNED = ("attempts", "provenance", "features", "eval", "samples")  # folders that an owner writes
 PARENT = "RESOLUTE_PARENT"  # process id of what started a process; it ends when that is gone
 LAUNCHER = "RESOLUTE_LAUNCHER"  # names the command that started a process
 
@@ -241,15 +242,23 @@ def claim(run: RunFolder, **facts: Any) -> Claim | None:
         **facts,
     }
     temporary = run.path / "attempts" / f".{os.getpid()}.{time.monotonic_ns()}.tmp"
-    write_json(temporary, data)
     try:
+        write_json(temporary, data)
         os.link(temporary, _file(run, number))
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # not found: the winner has cleared it away
         return None
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
+    _remove_half_written(run)
     held = Claim(run, number, data)
     held.start()
     while unseen is not None and unseen.beats():
         pass  # its node was cut off from Slurm, and goes on until it finds itself taken over
     return held
+
+
+def _remove_half_written(run: RunFolder) -> None:
+    """What earlier owners were writing when they were killed; nobody else writes there."""
+    for name in (".weights*", ".metrics.jsonl*", ".DONE*", *(f"{o}/**/.*" for o in OWNED)):
+        for file in run.path.glob(f"{name}.tmp"):
+            file.unlink(missing_ok=True)

@@ -166,6 +166,7 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
     """
     outputs, retries = options.outputs.resolve(), plan.grid.job.retries
     tries = Counter(run.run_id for run in plan.runs if run.state in AT_WORK)
+    held_here = set[str]()  # what is cancelled before that has been forgiven by this command
     full_until, told = 0.0, ""
     try:
         with Watch(list(plan.runs), console) as watch:
@@ -173,11 +174,13 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
                 began, left = time.monotonic(), set[str]()
                 try:
                     plan, seen = _look(plan.grid, outputs, watch)
+                    held_here |= {run_id for run_id, job in seen.held.items()
+                                  if job.state in ("PENDING", "RUNNING")}  # fmt: skip
                     todo = [
                         run
                         for run in plan.startable(options.retry_failed)
                         if tries[run.run_id] <= (retries if run.state == "new" else 0)
-                        and not (tries[run.run_id] and run.run_id in seen.cancelled)
+                        and run.run_id not in held_here & seen.cancelled
                     ]
                     if todo and began >= full_until:
                         done, left = _submit(todo, plan, options, profile, console)

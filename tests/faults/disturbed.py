@@ -132,12 +132,3 @@ def reach(share: float, outputs: Path) -> None:
         wait_for(lambda: steps(outputs) >= (share - 0.1) / 0.8 * STEPS)
     else:
         wait_for(lambda: run.done() is not None)
-
-
-def wait_until(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Let a sweep work for so long; whether it still does."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False

@@ -14,7 +14,7 @@ import pytest
 
 from harness import claim as claims
 from harness.claim import LAUNCHER, claim, last_attempt, launcher
-from harness.files import read_json
+from harness.files import read_json, write_atomic
 from harness.record import RunFolder
 from tests.tiny import ROOT, wait_for
 
@@ -77,6 +77,20 @@ def test_a_killed_owner_is_gone_at_once_and_one_takes_over(tmp_path: Path) -> No
     newest = last_attempt(run)
     assert newest is not None
     assert newest.number == 2
+
+
+def test_what_a_killed_owner_was_writing_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    half = ("attempts/.0001.json.7.8.tmp", "features/e/.00000000-00000016.safetensors.7.8.tmp",
+            ".weights.safetensors.7.8.tmp", ".DONE.7.8.tmp", "eval/.e.json.7.8.tmp")  # fmt: skip
+    others = ("requests/.e.json.7.8.tmp", ".job.json.7.8.tmp", "features/e/00000000.safetensors")
+    for name in (*half, *others):
+        write_atomic(tmp_path / name, "half")
+    held = claim(run)
+    assert held is not None
+    held.end("done")
+    assert not [name for name in half if (tmp_path / name).exists()]
+    assert all((tmp_path / name).exists() for name in others)
 
 
 def test_a_claim_tells_its_progress_and_how_it_ended(tmp_path: Path) -> None:

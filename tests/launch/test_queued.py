@@ -133,22 +133,66 @@ def test_a_node_with_jobs_at_work_is_not_a_bad_one(fake: FakeSlurm, sweep: Sweep
     assert all("exclude" not in batch.parameters for batch in batches(sweep.outputs))
 
 
-def test_watching_outlasts_a_full_queue(
-    fake: FakeSlurm, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passed: list[float] = []  # seconds that the watch slept; to it, each takes no time
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that a watch slept; to it, each takes no time."""
+    passed: list[float] = []
     clock = SimpleNamespace(
         time=time.time,
         monotonic=lambda: sum(passed),
         sleep=lambda seconds: (time.sleep(0.05), passed.append(seconds)),
     )
     monkeypatch.setattr(queued, "time", clock)
-    fake.limit(1)
-    fake.foreign()
+    return passed
+
+
+def watching(sweep: Sweep) -> threading.Thread:
     watch = threading.Thread(
         target=queued._watch, args=(sweep.plan(), sweep.options, sweep.profile, sweep.console)
     )
     watch.start()
+    return watch
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_what_is_cancelled_under_the_watch_stays_so_and_what_was_before_is_submitted(
+    watched: bool, fake: FakeSlurm, sweep: Sweep, passed: list[float]
+) -> None:
+    """Of a job that was cancelled a moment ago, the run still seems to be at work."""
+    assert sweep.submit() == 2
+    runs = [run.folder for run in sweep.plan().runs]
+    files = [run.path / "attempts" / "0001.json" for run in runs]
+    for file in files:
+        write_json(file, {"host": "another", "pid": 1})
+
+    def cancel() -> None:
+        for batch in batches(sweep.outputs):
+            for run in runs:
+                batch.cancel(run.run_id)
+        fake.forget()
+
+    if not watched:
+        cancel()
+    watch = watching(sweep)
+    wait_for(lambda: len(passed) > 2)
+    if watched:
+        cancel()
+    for file in files:  # silent for long
+        os.utime(file, (0, 0))
+    wait_for(lambda: not watch.is_alive() or bool(fake.jobs()))
+    assert watch.is_alive() is not watched
+    for run in runs:
+        write_json(run.path / "attempts" / "0002.json",
+                   {"host": "h", "pid": 1, "outcome": "failed", "error": "no"})  # fmt: skip
+    fake.forget()
+    watch.join(60)
+    assert not watch.is_alive()
+
+
+def test_watching_outlasts_a_full_queue(fake: FakeSlurm, sweep: Sweep, passed: list[float]) -> None:
+    fake.limit(1)
+    fake.foreign()
+    watch = watching(sweep)
     wait_for(lambda: len(passed) > 3 or not watch.is_alive())
     assert watch.is_alive()
     assert sweep.said.getvalue().count("there is no room") == 1  # it is not tried all the time
