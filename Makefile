@@ -1,5 +1,5 @@
 # make demo   a fresh machine to a report;  make test   the whole suite;  make check   the quick checks
-# make test-faults   20 random moments of each kill, 5 of each fault of a cluster: an hour or more
+# make test-faults   20 random moments of each kill, 5 of each fault of a cluster: 41 min on 2 cores
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
