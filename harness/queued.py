@@ -166,7 +166,7 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
     """
     outputs, retries = options.outputs.resolve(), plan.grid.job.retries
     tries = Counter(run.run_id for run in plan.runs if run.state in AT_WORK)
-    held_here = set[str]()  # what is cancelled before that has been forgiven by this command
+    held_here = set[str]()  # what was cancelled before is submitted again
     full_until, told = 0.0, ""
     try:
         with Watch(list(plan.runs), console) as watch:
