@@ -44,14 +44,14 @@ class Outcome:
 
 
 def start(
-    ablation: Path, outputs: Path, *options: str, **environment: str
+    ablation: Path, outputs: Path, *options: str, launcher: str = "inline", **environment: str
 ) -> subprocess.Popen[str]:
     """The sweep as a user starts it, in the background; what it says goes to said.txt."""
     outputs.parent.mkdir(exist_ok=True)
     with (outputs.parent / "said.txt").open("a") as said:
         return subprocess.Popen(
             [sys.executable, "-m", "harness.sweep", str(ablation), "--outputs", str(outputs),
-             "--launcher", "inline", *options],
+             "--launcher", launcher, *options],
             stdout=said,
             stderr=said,
             text=True,
@@ -60,11 +60,10 @@ def start(
         )  # fmt: skip
 
 
-def again(ablation: Path, outputs: Path, *options: str) -> None:
+def again(ablation: Path, outputs: Path, *options: str, launcher: str = "inline") -> None:
     """The same command again ends well."""
-    done = command(
-        "harness.sweep", ablation, "--outputs", outputs, "--launcher", "inline", *options
-    )
+    where = ("--outputs", outputs, "--launcher", launcher)
+    done = command("harness.sweep", ablation, *where, *options)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,7 +1,7 @@
 """SIGKILL at random moments: the same command again, and everything is as if nothing had been.
 
-`make test-faults` tries 20 moments of each kind; CI tries one, another one each time it is given
-another RESOLUTE_FAULTS_SEED.
+`make test-faults` tries 20 moments of each kind; CI tries one, and by Ray one in all; another one
+each time it is given another RESOLUTE_FAULTS_SEED.
 """
 
 import contextlib
@@ -44,15 +44,22 @@ def the_whole_job(_: subprocess.Popen[str], outputs: Path) -> list[psutil.Proces
     return d.ranks(outputs)
 
 
+KILLS = [the_sweep, the_syncer, everything, one_rank, the_whole_job]
+CASES = [("inline", kill, moment) for kill in KILLS for moment in range(d.MOMENTS)]
+CASES += [("ray", kill, moment) for kill in KILLS for moment in range(d.MOMENTS)]
+if d.MOMENTS == 1:
+    CASES = [case for case in CASES if case[0] == "inline" or case[1] is the_sweep]
+
+
 def struck(
-    kill: Kill, share: float, ablation: Path, outputs: Path, seconds: float
+    kill: Kill, share: float, ablation: Path, outputs: Path, launcher: str, seconds: float
 ) -> subprocess.Popen[str]:
     """A sweep in which somebody was killed when it was a share of its way.
 
     Args:
-        seconds: what an undisturbed one takes.
+        seconds: about what an undisturbed one takes; which moment is struck hangs on it, no more.
     """
-    sweep = d.start(ablation, outputs)
+    sweep = d.start(ablation, outputs, launcher=launcher)
     if kill in (one_rank, the_whole_job):
         d.reach(share, outputs)
     else:
@@ -67,13 +74,13 @@ def struck(
         sweep.wait()
         d.quiet(outputs)
         shutil.rmtree(outputs)
-        return struck(kill, 0.8 * share, ablation, outputs, seconds)
+        return struck(kill, 0.8 * share, ablation, outputs, launcher, seconds)
     return sweep
 
 
-@pytest.mark.parametrize("moment", range(d.MOMENTS))
-@pytest.mark.parametrize("kill", [the_sweep, the_syncer, everything, one_rank, the_whole_job])
+@pytest.mark.parametrize(("launcher", "kill", "moment"), CASES)
 def test_killed_and_given_again(
+    launcher: str,
     kill: Kill,
     moment: int,
     ablation: Path,
@@ -82,10 +89,13 @@ def test_killed_and_given_again(
 ) -> None:
     outputs = tmp_path / "outputs"
     share = random.Random(f"{d.SEED} {kill.__name__} {moment}").random()
-    with struck(kill, share, ablation, outputs, undisturbed.seconds) as sweep:
+    seconds = undisturbed.seconds + (10 if launcher == "ray" else 0)  # to start a cluster
+    with struck(kill, share, ablation, outputs, launcher, seconds) as sweep:
         if kill in (the_syncer, one_rank, the_whole_job):
             sweep.wait(300)
-    d.again(ablation, outputs)  # at once: what the kill has left behind is no obstacle
+    d.again(
+        ablation, outputs, launcher=launcher
+    )  # at once: what the kill has left behind is no obstacle
     d.quiet(outputs)
     assert d.result(outputs) == undisturbed.result
     assert d.mirrored(outputs) == undisturbed.mirrored
