@@ -37,7 +37,7 @@ def cost(grid: Grid) -> tuple[int, int, int, int]:
 def sampling_flops(training: Training, evaluation: Evaluation) -> int:
     """FLOPs of generating the images of one evaluation."""
     inference = evaluation.inference
-    size = generated_size(training, inference, evaluation.evaluate.resolution)
+    size = generated_size(training, evaluation)
     assert inference.solver is not None  # canonical
     calls = inference.steps * CALLS[inference.solver] * inference.draws
     calls *= 1 if inference.guidance == 1 else 2

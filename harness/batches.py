@@ -14,8 +14,8 @@ from harness.draws import normal, uniform
 from harness.engine import World
 from harness.identity import grid_of, position_lengths
 from harness.objective import timesteps
-from harness.stages import Size, stage_at
-from models.geometry import Geometry, training_geometry
+from harness.stages import stage_at
+from models.geometry import Geometry, Grid, training_geometry
 
 
 class Part(NamedTuple):
@@ -62,8 +62,11 @@ class Batches:
         t = timesteps(normal(seed, "timestep", step, (size,)), training.objective)
         dropped = uniform(seed, "label dropout", step, (size,)) < training.objective.label_dropout
         labels = torch.where(dropped, self.null_label, labels)
-        rows = self._uniform("rows", step, self.lengths[0])
-        cols = self._uniform("columns", step, self.lengths[1])
+        grid = grid_of(resolution, training.model.patch)
+        # Without an encoding there are no positions: a stage may outgrow the last one's range.
+        lengths = grid if training.model.encoding == "none" else self.lengths
+        rows = self._uniform("rows", step, lengths[0])
+        cols = self._uniform("columns", step, lengths[1])
         shared = self._uniform("rescale", step)
         micro = None
         if training.micro_conditioning.kind != "none":
@@ -77,7 +80,7 @@ class Batches:
                 t=t[cut].to(device),
                 noise=noise[cut].to(device),
                 geometry=self._geometry(
-                    resolution, rows[..., cut, :], cols[..., cut, :], shared[..., cut]
+                    grid, lengths, rows[..., cut, :], cols[..., cut, :], shared[..., cut]
                 ),
             )
             for cut in self._cuts(size)
@@ -101,7 +104,9 @@ class Batches:
         blocks = (a * self.world.size + self.world.rank for a in range(parts))
         return [slice(block * share, (block + 1) * share) for block in blocks]
 
-    def _geometry(self, resolution: Size, rows: Tensor, cols: Tensor, shared: Tensor) -> Geometry:
+    def _geometry(
+        self, grid: Grid, lengths: Grid, rows: Tensor, cols: Tensor, shared: Tensor
+    ) -> Geometry:
         model = self.training.model
         assert model.theta is not None  # canonical
         return training_geometry(
@@ -110,8 +115,8 @@ class Batches:
             model.theta,
             model.width,
             model.heads,
-            grid_of(resolution, model.patch),
-            self.lengths,
+            grid,
+            lengths,
             rows,
             cols,
             shared,

@@ -14,6 +14,7 @@ from harness.config import Data, Evaluation, Model, Objective, Positions, Traini
 from harness.dataset import facts
 from harness.extractors import patch_side
 from harness.identity import grid_of, lengths_of, position_lengths
+from harness.stages import Size, trained_sizes
 from models import names
 
 # Axial RoPE and RoPE-Mixed's start of rope-vit; DiT's sin-cos; without an effect elsewhere.
@@ -104,8 +105,9 @@ def canonical_evaluation(training: Training, evaluation: Evaluation) -> Evaluati
     """
     check_evaluation(training, evaluation)
     conditioned = training.micro_conditioning.kind != "none"
+    trained = trained_sizes(training, evaluation.evaluate.after)[-1]
     return _canonical_evaluation(
-        training.data, training.model, training.positions, training.objective, conditioned,
+        training.data, trained, training.model, training.positions, training.objective, conditioned,
         evaluation,
     )  # fmt: skip
 
@@ -113,6 +115,7 @@ def canonical_evaluation(training: Training, evaluation: Evaluation) -> Evaluati
 @lru_cache(maxsize=65536)  # keyed by what it depends on: few evaluations, many trainings
 def _canonical_evaluation(
     data: Data,
+    trained_size: Size,
     model: Model,
     positions: Positions,
     objective: Objective,
@@ -121,18 +124,18 @@ def _canonical_evaluation(
 ) -> Evaluation:
     inference, evaluate = evaluation.inference, evaluation.evaluate
     resolution = evaluate.resolution
-    if inference.resize != "none" and resolution == data.resolution:
+    if inference.resize != "none" and resolution == trained_size:
         inference = inference.model_copy(update={"resize": "none"})
     solver = inference.solver or SOLVERS[objective.kind][0]
     if inference.placement is None:
         usual = PLACEMENT.get(positions.sampler, "even")
         inference = inference.model_copy(update={"placement": usual})
     evaluation = evaluation.model_copy(update={"inference": inference})
-    check_sampling(data, model, positions, objective, evaluation)
+    generated = trained_size if inference.resize != "none" else resolution
+    trained, grid = grid_of(trained_size, model.patch), grid_of(generated, model.patch)
+    lengths = lengths_of(positions, grid_of(data.resolution, model.patch))
+    check_sampling(trained, grid, lengths, model, positions, objective, evaluation)
     check_measuring(data, evaluation)
-    generated = data.resolution if inference.resize != "none" else resolution
-    grid, trained = grid_of(generated, model.patch), grid_of(data.resolution, model.patch)
-    lengths = lengths_of(positions, trained)
 
     placement, law, law_scale = inference.placement, inference.law, inference.law_scale
     if placement == "random" and positions.sampler == "consecutive":
@@ -166,7 +169,7 @@ def _canonical_evaluation(
         shift = math.sqrt(tokens / trained_tokens)
     if shift == 1:
         shift = "none"
-    larger = generated[0] > data.resolution[0] or generated[1] > data.resolution[1]
+    larger = generated[0] > trained_size[0] or generated[1] > trained_size[1]
     channels = inference.guidance_channels
     if inference.guidance == 1 or facts(data).channels <= 3:
         channels = "all"

@@ -4,7 +4,7 @@ from harness import extractors
 from harness.config import Data, Evaluation, Model, Objective, Positions, Training
 from harness.dataset import facts
 from harness.errors import UserError
-from harness.identity import grid_of, lengths_of, position_lengths
+from harness.identity import grid_of, position_lengths
 from models import names
 
 DDPM_STEPS = 1000  # of training, as in DiT
@@ -143,9 +143,18 @@ def check_evaluation(training: Training, evaluation: Evaluation) -> None:
 
 
 def check_sampling(
-    data: Data, model: Model, positions: Positions, objective: Objective, evaluation: Evaluation
+    trained: Pair,
+    grid: Pair,
+    lengths: Pair,
+    model: Model,
+    positions: Positions,
+    objective: Objective,
+    evaluation: Evaluation,
 ) -> None:
     """Refuse what cannot be sampled; `inference.placement` is given.
+
+    Args:
+        trained, grid, lengths: patches in training, patches generated, and the trained ranges.
 
     Raises:
         CombinationError: the message names the keys.
@@ -182,14 +191,11 @@ def check_sampling(
             f"heads / 2), got {channels}; widen the model or use another law"
         )
     logarithmic = "log" in inference.attention_scale or inference.attention_scale == "fitv2-code"
-    if logarithmic and data.resolution == (model.patch, model.patch):
+    if logarithmic and trained == (1, 1):
         raise CombinationError(
             f"inference.attention_scale {inference.attention_scale} needs at least 2 tokens in "
-            "training, got 1 (data.resolution is one model.patch); use a smaller patch"
+            "training, got 1 (one model.patch); use a smaller patch"
         )
-    trained = grid_of(data.resolution, model.patch)
-    grid = trained if resized else grid_of(resolution, model.patch)
-    lengths = lengths_of(positions, trained)
     outgrown = grid[0] > lengths[0] or grid[1] > lengths[1]
     if inference.placement == "random" and outgrown and positions.sampler != "consecutive":
         raise CombinationError(

@@ -190,12 +190,12 @@ def sample(
         Interrupted, ValueError: as `evaluate`.
     """
     started = time.monotonic()
-    training, asked, inference = task.training, task.evaluation.evaluate, task.evaluation.inference
-    size = asked.resolution
+    training, evaluation = task.training, task.evaluation
+    asked, size = evaluation.evaluate, evaluation.evaluate.resolution
     model = load_model(task, world.device)
     patches = {name: entry["patch"] for name, entry in task.protocol.items()}
     shown = asked.samples if keep == "images" else grid_columns(task) * GRID_ROWS
-    batch = batch or batch_that_fits(training, inference, size, world.device)
+    batch = batch or batch_that_fits(training, evaluation, world.device)
     # One rank looks: another might already see what this one writes.
     todo = world.shared(shards.missing(asked.samples, batch) if world.rank == 0 else None)
     there = asked.samples - sum(map(len, todo))
@@ -208,9 +208,7 @@ def sample(
             if stop_asked():
                 break
             try:
-                images = generate(
-                    model, training, inference, size, asked.labels, task.seed, indices, world.device
-                )
+                images = generate(model, training, evaluation, task.seed, indices, world.device)
                 arrays = seen_by(models, patches, images, indices.start)
                 arrays["sha256"] = pixels_sha256(images)
                 if indices.start < shown:

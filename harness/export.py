@@ -51,14 +51,10 @@ def images_of(task: Task, job: Job) -> Iterator[Tensor]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(max(1, job.cpus // job.ranks))  # as in the run, for the same rounding
     model = load_model(task, device)
-    inference, size = task.evaluation.inference, task.evaluation.evaluate.resolution
-    batch = job.sample_batch or batch_that_fits(task.training, inference, size, device)
+    batch = job.sample_batch or batch_that_fits(task.training, task.evaluation, device)
     for start in range(0, samples, batch):
         indices = range(start, min(start + batch, samples))
-        yield generate(
-            model, task.training, inference, size, task.evaluation.evaluate.labels, task.seed,
-            indices, device,
-        )  # fmt: skip
+        yield generate(model, task.training, task.evaluation, task.seed, indices, device)
 
 
 def task_of(folder: Path, eval_id: str) -> tuple[Task, Job]:

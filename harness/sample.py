@@ -7,18 +7,18 @@ import psutil
 import torch
 from torch import Tensor
 
-from harness.config import Inference, Training
+from harness.config import Evaluation, Inference, Training
 from harness.dataset import facts
 from harness.draws import generator, normal, uniform
 from harness.identity import grid_of, position_lengths
 from harness.images import resize, to_uint8
 from harness.objective import prediction
 from harness.solvers import Field, ddpm_chain, denoise, flow_times, integrate
+from harness.stages import Size, trained_sizes
 from models.dit import DiT
 from models.geometry import Geometry, inference_geometry
 from models.names import TIME_AWARE
 
-Size = tuple[int, int]
 Placed = Callable[[Tensor], list[Geometry]]  # t [B], one time for all -> a geometry a draw
 MOST_AT_ONCE = 125  # a larger batch is no faster, and a fixed number keeps the rounding the same
 
@@ -34,21 +34,25 @@ def labels_of(indices: range, classes: int, kind: str, seed: int) -> Tensor:
     return torch.tensor([int(generator(seed, "label", i).integers(classes)) for i in indices])
 
 
-def generated_size(training: Training, inference: Inference, resolution: Size) -> Size:
-    """The size that the model itself generates, before any resize to `resolution`."""
-    return training.data.resolution if inference.resize != "none" else resolution
+def generated_size(training: Training, evaluation: Evaluation) -> Size:
+    """The size that the model itself generates, before any resize: that of its last stage so far.
+
+    Which stage that is, `evaluate.after` says.
+    """
+    asked = evaluation.evaluate
+    if evaluation.inference.resize == "none":
+        return asked.resolution
+    return trained_sizes(training, asked.after)[-1]
 
 
-def batch_that_fits(
-    training: Training, inference: Inference, resolution: Size, device: torch.device
-) -> int:
+def batch_that_fits(training: Training, evaluation: Evaluation, device: torch.device) -> int:
     """Images to generate at once: 125, or as many as a quarter of the free memory holds.
 
     The need of an image is bounded from above by the activations of one block in fp32: queries,
     keys, values, the output, both sides of the MLP and a few residuals, for every token.
     """
     model = training.model
-    height, width = grid_of(generated_size(training, inference, resolution), model.patch)
+    height, width = grid_of(generated_size(training, evaluation), model.patch)
     per_image = 4 * height * width * model.width * (12 + 2 * model.mlp_ratio)
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
@@ -57,20 +61,21 @@ def batch_that_fits(
 
 def placed(
     training: Training,
-    inference: Inference,
-    size: Size,
+    evaluation: Evaluation,
     seed: int,
     indices: range,
     device: torch.device,
 ) -> Placed:
-    """Positions, frequencies and logit scale for images of `size` pixels, at any time.
+    """Positions, frequencies and logit scale for images of the generated size, at any time.
 
     One geometry, or with placement 'random' one for each of `inference.draws` draws, in which
     image i has positions of its own. They change with time only under a time-aware law.
     """
-    model, theta, placement = training.model, training.model.theta, inference.placement
+    model, inference = training.model, evaluation.inference
+    theta, placement = model.theta, inference.placement
     assert theta is not None  # canonical
     assert placement is not None
+    trained = trained_sizes(training, evaluation.evaluate.after)[-1]
     uniforms: list[dict[str, Tensor]] = [{}]
     if inference.placement == "random":
         uniforms = [_uniforms(training, seed, k, indices) for k in range(inference.draws)]
@@ -83,9 +88,9 @@ def placed(
                 theta=theta,
                 width=model.width,
                 heads=model.heads,
-                train_grid=grid_of(training.data.resolution, model.patch),
+                train_grid=grid_of(trained, model.patch),
                 length=position_lengths(training),
-                grid=grid_of(size, model.patch),
+                grid=grid_of(generated_size(training, evaluation), model.patch),
                 placement=placement,
                 law=inference.law,
                 law_scale=inference.law_scale,
@@ -118,15 +123,18 @@ def _uniforms(training: Training, seed: int, draw: int, indices: range) -> dict[
     }
 
 
-def micro_condition(training: Training, inference: Inference, size: Size) -> list[float]:
+def micro_condition(training: Training, evaluation: Evaluation) -> list[float]:
     """(top, left, resized height, resized width) in pixels that the model is told.
 
-    'neutral': nothing cut, resized to the training size. 'centre_crop': the central window of the
-    training size in an image of `size`, where that is larger.
+    'neutral': nothing cut, resized to the training size: of the stage that trained the generated
+    size where one has, else of the last so far. 'centre_crop': the central window of the training
+    size in an image of the generated size, where that is larger.
     """
-    h, w = training.data.resolution
-    if inference.micro_condition == "neutral":
-        return [0, 0, h, w]
+    size = generated_size(training, evaluation)
+    sizes = trained_sizes(training, evaluation.evaluate.after)
+    h, w = sizes[-1]
+    if evaluation.inference.micro_condition == "neutral":
+        return [0, 0, *(size if size in sizes else (h, w))]
     height, width = max(size[0], h), max(size[1], w)
     return [(height - h) / 2, (width - w) / 2, height, width]
 
@@ -147,7 +155,9 @@ def guided(
     """
     known, g = facts(training.data), inference.guidance
     null = torch.full_like(labels, known.classes)
-    channels = known.channels if inference.guidance_channels == "all" else 3
+    channels = known.channels
+    if inference.guidance_channels == "first_three":
+        channels = min(3, channels)
 
     def one(x: Tensor, t: Tensor, geometry: Geometry) -> Tensor:
         plain = prediction(model, training.objective, x, t, labels, geometry, micro)
@@ -168,34 +178,32 @@ def guided(
 def generate(
     model: DiT,
     training: Training,
-    inference: Inference,
-    resolution: Size,
-    labels: str,
+    evaluation: Evaluation,
     seed: int,
     indices: range,
     device: torch.device,
 ) -> Tensor:
-    """Images of these indices: uint8 [len(indices), C, *resolution].
+    """Images of these indices: uint8 [len(indices), C, *evaluation.evaluate.resolution].
 
     Args:
-        labels: "balanced" or "random".
+        training, evaluation: in their canonical form.
 
     Raises:
         ValueError: the model produced values that are not finite.
     """
-    size = generated_size(training, inference, resolution)
-    known = facts(training.data)
+    inference, asked = evaluation.inference, evaluation.evaluate
+    size, known = generated_size(training, evaluation), facts(training.data)
     shape = (known.channels, *size)
 
     def noise(purpose: str) -> Tensor:
         return torch.stack([normal(seed, purpose, i, shape) for i in indices]).to(device)
 
-    classes = labels_of(indices, known.classes, labels, seed).to(device)
+    classes = labels_of(indices, known.classes, asked.labels, seed).to(device)
     micro = None
     if training.micro_conditioning.kind != "none":
-        row = torch.tensor(micro_condition(training, inference, size), device=device)
+        row = torch.tensor(micro_condition(training, evaluation), device=device)
         micro = row.float().expand(len(indices), 4)
-    geometries = placed(training, inference, size, seed, indices, device)
+    geometries = placed(training, evaluation, seed, indices, device)
     field = guided(model, training, inference, classes, micro, geometries)
     solver, shift = inference.solver, inference.timestep_shift
     assert solver is not None  # canonical
@@ -208,5 +216,5 @@ def generate(
         chain = ddpm_chain(inference.steps, a, device)
         images = denoise(field, noise("sample"), chain, solver, lambda n: noise(f"ancestral {n}"))
     if inference.resize != "none":
-        images = resize(images, resolution, inference.resize)
+        images = resize(images, asked.resolution, inference.resize)
     return to_uint8(images.clamp(-1, 1)).cpu()

@@ -63,6 +63,12 @@ def steps_until(training: Training, share: float) -> int:
     return max(1, round(share * steps_of(training)))
 
 
+def trained_sizes(training: Training, share: float) -> tuple[Size, ...]:
+    """Sizes that this share of the training has seen, stage by stage; the last is the present."""
+    steps = steps_until(training, share)
+    return tuple(stage.resolution for stage in stages_of(training) if stage.first < steps)
+
+
 def learning_rate(training: Training, step: int) -> float:
     """The rate of a step: linear warm-up, constant, linear decay to final_rate x peak.
 

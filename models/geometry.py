@@ -27,7 +27,7 @@ class Geometry:
     rows [B or 1, h], cols [B or 1, w]: positions along each axis, or [layers, B or 1, ...] where
     each layer of a rotary encoding has its own; frequencies_h, frequencies_w: radians per position,
     empty without an encoding; all float32. logit_scale multiplies q k / sqrt(head_dim).
-    interpolated: an absolute code is read at whole positions and linearly between them.
+    interpolated: on which axes an absolute code is read at whole positions and linearly between.
 
     For rope-mixed the model has the frequencies, and the one here multiplies them: 1, or 1/s.
     TypeError on another type: a half-precision position is a wrong one.
@@ -38,7 +38,7 @@ class Geometry:
     frequencies_h: Tensor
     frequencies_w: Tensor
     logit_scale: float = 1.0
-    interpolated: bool = False
+    interpolated: tuple[bool, bool] = (False, False)
 
     def __post_init__(self) -> None:
         for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
@@ -127,9 +127,10 @@ def inference_geometry(
     if placement not in COMPRESSING:
         scales = law_scales(rows, cols, length, "per_axis" if law == "ei" else law_scale)
     by_axis = _frequencies(encoding, law, theta, width, heads, scales, length, time)
-    resized = law == "ei" and max(scales) > 1
-    if resized:
+    resized = (law == "ei" and scales[0] > 1, law == "ei" and scales[1] > 1)
+    if resized[0]:
         rows = _on_the_table(rows, scales[0], length[0])
+    if resized[1]:
         cols = _on_the_table(cols, scales[1], length[1])
     temperature = ATTENTION_SCALES[attention_scale]
     return Geometry(

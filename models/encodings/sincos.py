@@ -10,14 +10,15 @@ def sincos(
     width: int,
     frequencies_h: Tensor,
     frequencies_w: Tensor,
-    interpolated: bool = False,
+    interpolated: tuple[bool, bool] = (False, False),
 ) -> Tensor:
     """pe(i, j) = [sin(r_i w), cos(r_i w), sin(c_j v), cos(c_j v)], each block width/4 wide.
 
     Blocked, not interleaved, as in DiT (arXiv 2212.09748; ViT's and MAE's code). Here the first
     half of the channels codes the *row*. DiT's published code calls its first half `emb_h` but
     feeds it the first output of meshgrid(grid_w, grid_h), the *column*: swap the halves to compare.
-    interpolated reads the code as a table at whole positions, linearly between them (`ei`).
+    interpolated: on rows, on columns, read the code as a table at whole positions, linearly between
+    them (`ei`).
 
     Shapes: rows [B, h] or [h], cols [B, w] or [w], frequencies [width/4] in radians per position
     -> [B, h*w, width] float32 (B = 1 without a batch), tokens in row-major order.
@@ -29,9 +30,9 @@ def sincos(
             f"got {len(frequencies_h)} and {len(frequencies_w)}"
         )
     rows, cols = torch.atleast_2d(rows), torch.atleast_2d(cols)
-    read = _interpolated if interpolated else _axis
-    by_row = read(rows, frequencies_h)[:, :, None]  # [B, h, 1, width/2]
-    by_col = read(cols, frequencies_w)[:, None]  # [B, 1, w, width/2]
+    of_rows, of_cols = (_interpolated if table else _axis for table in interpolated)
+    by_row = of_rows(rows, frequencies_h)[:, :, None]  # [B, h, 1, width/2]
+    by_col = of_cols(cols, frequencies_w)[:, None]  # [B, 1, w, width/2]
     h, w = rows.shape[1], cols.shape[1]
     code = torch.cat((by_row.expand(-1, -1, w, -1), by_col.expand(-1, h, -1, -1)), dim=-1)
     return code.flatten(1, 2)  # [B, h*w, width]

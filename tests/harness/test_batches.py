@@ -108,6 +108,15 @@ def test_a_stage_has_its_size_and_the_range_of_the_last() -> None:
     assert (many.min(), many.max()) == (0, 15)
 
 
+def test_without_an_encoding_stages_may_shrink() -> None:
+    shrinking = Train(
+        images=64, stages=(Stage(resolution=(12, 16), images=64), Stage(resolution=8, images=64))
+    )
+    bare = Training(data=Data(resolution=8), model=Model(encoding="none"), train=shrinking)
+    sizes = [whole(canonical_training(bare), step).x.shape[-2:] for step in (0, 1)]
+    assert sizes == [(12, 16), (8, 8)]
+
+
 def test_stages_see_the_images_that_one_stage_would() -> None:
     staged = made({})
     plain = canonical_training(

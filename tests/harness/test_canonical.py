@@ -283,6 +283,26 @@ def test_a_range_of_one_is_wider_than_an_earlier_smaller_stage() -> None:
     assert canonical_training(training(train=train)) != found
 
 
+def test_before_the_last_stage_the_training_size_is_the_stages() -> None:
+    train = Train(images=64, stages=staged(8, 16), snapshots=(0.5,))
+    trained = canonical_training(training(train=train))
+
+    def at(after: float, size: tuple[int, int], **inference: object) -> Inference:
+        asked = Evaluation(
+            inference=Inference(**inference),  # type: ignore[arg-type]
+            evaluate=Evaluate(resolution=size, after=after),
+        )
+        return canonical_evaluation(trained, asked).inference
+
+    for after, same, other in ((0.5, (8, 8), (16, 16)), (1.0, (16, 16), (8, 8))):
+        assert at(after, same, resize="bicubic").resize == "none"
+        assert at(after, other, resize="bicubic").resize == "bicubic"
+        assert at(after, same, timestep_shift="sd3").timestep_shift == "none"
+        assert at(after, other, timestep_shift="sd3").timestep_shift == other[0] / same[0]
+        assert at(after, same, attention_scale="log").attention_scale == "none"
+        assert at(after, other, attention_scale="log").attention_scale == "log"
+
+
 @pytest.mark.parametrize("sampler", names.SAMPLERS[1:])
 def test_controls_that_still_draw_at_a_range_of_one_stay(sampler: str) -> None:
     found = canonical_training(training(positions=Positions(sampler=sampler)))

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -6,11 +7,14 @@ import torch
 from harness.canonical import canonical_training
 from harness.config import (
     Data,
+    Evaluate,
+    Evaluation,
     Inference,
     MicroConditioning,
     Model,
     Objective,
     Positions,
+    Stage,
     Train,
     Training,
 )
@@ -22,6 +26,7 @@ from harness.sample import (
     MOST_AT_ONCE,
     batch_that_fits,
     generate,
+    generated_size,
     guided,
     labels_of,
     micro_condition,
@@ -57,13 +62,16 @@ def inference(**given: object) -> Inference:
     return Inference(**(usual | given))  # type: ignore[arg-type]
 
 
+def asked(size: tuple[int, int], after: float = 1.0, **how: object) -> Evaluation:
+    return Evaluation(inference=inference(**how), evaluate=Evaluate(resolution=size, after=after))
+
+
 def images_of(training: Training, size: tuple[int, int], indices: range, **how: object):
-    model = network(training)
-    return generate(model, training, inference(**how), size, "balanced", 0, indices, CPU)
+    return generate(network(training), training, asked(size, **how), 0, indices, CPU)
 
 
 def geometries(training: Training, size: tuple[int, int], indices: range, **how: object):
-    return placed(training, inference(**how), size, 0, indices, CPU)
+    return placed(training, asked(size, **how), 0, indices, CPU)
 
 
 def field_of(training: Training, model, labels: torch.Tensor, **how: object):
@@ -88,11 +96,11 @@ def test_random_labels_are_a_function_of_seed_and_index() -> None:
 
 
 def test_a_batch_fits_into_memory() -> None:
-    assert batch_that_fits(made(), inference(), (8, 8), CPU) == MOST_AT_ONCE
+    assert batch_that_fits(made(), asked((8, 8)), CPU) == MOST_AT_ONCE
     huge = made(model=Model(width=2**16, depth=1, heads=1), data=Data(resolution=(32, 32)))
-    small = batch_that_fits(huge, inference(), (32, 32), CPU)
+    small = batch_that_fits(huge, asked((32, 32)), CPU)
     assert 1 <= small < MOST_AT_ONCE
-    assert batch_that_fits(huge, inference(), (2**16, 2**16), CPU) == 1
+    assert batch_that_fits(huge, asked((2**16, 2**16)), CPU) == 1
 
 
 RANDOMIZED = Positions(sampler="randomized", range_multiplier=2)
@@ -108,14 +116,14 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_an_image_depends_on_seed_and_index_alone(way: str) -> None:
     parts, how = WAYS[way]
-    training, given = made(**parts), inference(**how)
+    training, given = made(**parts), asked((12, 8), **how)
     model = network(training)
-    all_at_once = generate(model, training, given, (12, 8), "balanced", 0, range(6), CPU)
+    all_at_once = generate(model, training, given, 0, range(6), CPU)
     assert all_at_once.shape == (6, 1, 12, 8)
     assert all_at_once.dtype == torch.uint8
-    later = generate(model, training, given, (12, 8), "balanced", 0, range(4, 6), CPU)
+    later = generate(model, training, given, 0, range(4, 6), CPU)
     assert (later.int() - all_at_once[4:].int()).abs().max() <= 1  # rounding between batches
-    other = generate(model, training, given, (12, 8), "balanced", 1, range(6), CPU)
+    other = generate(model, training, given, 1, range(6), CPU)
     assert not torch.equal(other, all_at_once)
 
 
@@ -251,11 +259,8 @@ def test_a_shift_changes_the_times_and_so_the_images() -> None:
 
 def test_upsampling_generates_the_training_size() -> None:
     training = made()
-    model = network(training)
-    small = generate(model, training, inference(), (8, 8), "balanced", 0, range(3), CPU)
-    large = generate(
-        model, training, inference(resize="bicubic"), (16, 16), "balanced", 0, range(3), CPU
-    )
+    small = images_of(training, (8, 8), range(3))
+    large = images_of(training, (16, 16), range(3), resize="bicubic")
     assert large.shape == (3, 1, 16, 16)
     pooled = torch.nn.functional.avg_pool2d(large.float(), 2)
     assert (pooled - small.float()).abs().mean() < 12
@@ -271,17 +276,43 @@ def test_resizing_serves_ddpm_and_both_directions(solver: str) -> None:
 
 def test_micro_conditions_are_neutral_or_the_central_window() -> None:
     training = made(micro_conditioning=MicroConditioning(kind="crop"))
-    centre = inference(micro_condition="centre_crop")
-    assert micro_condition(training, inference(), (16, 12)) == [0, 0, 8, 8]
-    assert micro_condition(training, centre, (16, 12)) == [4, 2, 16, 12]
-    assert micro_condition(training, centre, (16, 4)) == [4, 0, 16, 8]
-    assert micro_condition(training, centre, (8, 8)) == [0, 0, 8, 8]
+    centre = {"micro_condition": "centre_crop"}
+    assert micro_condition(training, asked((16, 12))) == [0, 0, 8, 8]
+    assert micro_condition(training, asked((16, 12), **centre)) == [4, 2, 16, 12]
+    assert micro_condition(training, asked((16, 4), **centre)) == [4, 0, 16, 8]
+    assert micro_condition(training, asked((8, 8), **centre)) == [0, 0, 8, 8]
     neutral, told = (
         images_of(training, (16, 12), range(2), micro_condition=kind)
         for kind in ("neutral", "centre_crop")
     )
     assert neutral.shape == (2, 1, 16, 12)
     assert not torch.equal(neutral, told)
+
+
+STAGED = Train(
+    images=640,
+    stages=(Stage(resolution=8, images=320), Stage(resolution=(12, 16), images=320)),
+    snapshots=(0.5,),
+)
+
+
+def test_a_size_of_an_earlier_stage_is_told_as_that_stage_told_it() -> None:
+    training = made(train=STAGED, micro_conditioning=MicroConditioning(kind="crop"))
+    assert micro_condition(training, asked((8, 8))) == [0, 0, 8, 8]
+    assert micro_condition(training, asked((10, 8))) == [0, 0, 12, 16]
+    assert micro_condition(training, asked((12, 16))) == [0, 0, 12, 16]
+    assert micro_condition(training, asked((12, 16), after=0.5)) == [0, 0, 8, 8]
+
+
+def test_the_training_size_is_that_of_the_stage_so_far() -> None:
+    training = made(train=STAGED)
+    for after, size in ((0.5, (8, 8)), (1.0, (12, 16))):
+        assert generated_size(training, asked((24, 24), after, resize="bicubic")) == size
+        assert generated_size(training, asked((24, 24), after)) == (24, 24)
+        at = geometries(training, (24, 24), range(2), after=after, attention_scale="log")
+        tokens = size[0] * size[1]
+        expected = math.log(24 * 24 / 4) / math.log(tokens / 4)
+        assert at(torch.ones(2))[0].logit_scale == pytest.approx(expected)
 
 
 def test_randomized_training_reaches_its_whole_range() -> None:

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from harness.canonical import canonical_training
 from harness.config import Data, Model, Stage, Train, Training
-from harness.stages import learning_rate, stage_at, stages_of, steps_of, steps_until
+from harness.stages import (
+    learning_rate,
+    stage_at,
+    stages_of,
+    steps_of,
+    steps_until,
+    trained_sizes,
+)
 
 
 def made(*stages: Stage, **settings: object) -> Training:
@@ -57,6 +64,13 @@ def test_each_stage_has_a_schedule_and_a_size_of_its_own() -> None:
     # Warm-up over 47.5 images, 10 a step; then from image 10 of 40 on to nothing.
     expected = [0.5 * min(1, 10 * k / 47.5) for k in range(10)] + [1, 1, 2 / 3, 1 / 3]
     assert rates == pytest.approx(expected)
+
+
+def test_sizes_that_were_trained_until_then() -> None:
+    training = made(Stage(resolution=8, images=100), Stage(resolution=(12, 16), images=100))
+    assert trained_sizes(training, 0.25) == trained_sizes(training, 0.5) == ((8, 8),)
+    assert trained_sizes(training, 0.55) == trained_sizes(training, 1) == ((8, 8), (12, 16))
+    assert trained_sizes(made(), 0.1) == ((16, 16),)
 
 
 sizes = st.lists(st.integers(70, 500), min_size=1, max_size=4)

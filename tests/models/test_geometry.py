@@ -106,7 +106,7 @@ def test_every_law_is_the_identity_at_the_training_size(encoding, placement):
                 encoding=encoding, placement=placement, law=law, attention_scale=attention_scale
             )
             assert (geometry.logit_scale == 1.0) == (attention_scale != "fitv2-code")
-            assert not geometry.interpolated
+            assert geometry.interpolated == (False, False)
             for name in ("rows", "cols", "frequencies_h", "frequencies_w"):
                 assert torch.equal(getattr(geometry, name), getattr(plain, name))
 
@@ -185,7 +185,17 @@ def test_ei_does_nothing_inside_the_range():
             for law in ("ei", "extrapolate")
         )
         assert torch.equal(changed.rows, plain.rows)
-        assert not changed.interpolated
+        assert changed.interpolated == (False, False)
+
+
+def test_ei_leaves_an_axis_alone_that_outgrew_nothing():
+    """Centred on an axis half as long, the positions are halves, and codes of their own."""
+    changed, plain = (
+        infer(encoding="sincos", length=(8, 8), grid=(12, 5), placement="centred", law=law)
+        for law in ("ei", "extrapolate")
+    )
+    assert changed.interpolated == (True, False)
+    assert torch.equal(changed.cols, plain.cols)
 
 
 def test_ramps_see_the_range_of_their_axis():

@@ -46,8 +46,12 @@ def test_interpolated_is_a_table_between_whole_positions():
     omega = extrapolate(Axis(10000, 8, 1, 1)).float()
     whole = torch.arange(5.0)
     table = sincos(whole, whole, 16, omega, omega)
-    assert torch.equal(sincos(whole, whole, 16, omega, omega, interpolated=True), table)
-    between = sincos(whole + 0.25, whole, 16, omega, omega, interpolated=True).view(5, 5, 16)
+    assert torch.equal(sincos(whole, whole, 16, omega, omega, (True, True)), table)
+    between = sincos(whole + 0.25, whole, 16, omega, omega, (True, True)).view(5, 5, 16)
+    assert torch.equal(
+        sincos(whole + 0.25, whole, 16, omega, omega, (False, True)),
+        sincos(whole + 0.25, whole, 16, omega, omega),
+    )
     table = table.view(5, 5, 16)
     expected = 0.75 * table[:-1] + 0.25 * table[1:]
     assert torch.allclose(between[:-1], expected, atol=1e-6)
