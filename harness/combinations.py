@@ -7,7 +7,6 @@ from harness.errors import UserError
 from harness.identity import grid_of, position_lengths
 from models import names
 
-DDPM_STEPS = 1000  # of training, as in DiT
 MAX_ENLARGED = 4  # a reference may be so many times as large as the data's own images
 SOLVERS = {"flow": ("heun", "euler"), "ddpm": ("ddpm", "ddim")}  # the first is the default
 
@@ -173,10 +172,10 @@ def check_sampling(
             f"{objective.kind} (it has {', '.join(solvers)}); change one of them, or give both "
             "under 'zip'"
         )
-    if objective.kind == "ddpm" and inference.steps > DDPM_STEPS:
+    if objective.kind == "ddpm" and inference.steps > names.DDPM_STEPS:
         raise CombinationError(
-            f"inference.steps {inference.steps} is more than ddpm's {DDPM_STEPS} training steps; "
-            f"use at most {DDPM_STEPS}"
+            f"inference.steps {inference.steps} is more than the {names.DDPM_STEPS} training steps "
+            "of ddpm; use at most as many"
         )
     laws = names.LAWS_FOR[model.encoding]
     if inference.law not in laws:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.combinations import DDPM_STEPS
+from models.names import DDPM_STEPS
 
 ndtr = torch.special.ndtr  # the normal distribution function
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness import diffusion
-from harness.combinations import DDPM_STEPS
 from harness.config import Objective
 from models.geometry import Geometry
+from models.names import DDPM_STEPS
 
 Model = Callable[..., Tensor]
 

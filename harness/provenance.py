@@ -23,7 +23,7 @@ SNAPSHOT = "SNAPSHOT.json"  # in a copy of the code (harness.snapshot): what git
 
 # What a run executes. The launchers, the tracker, the reports and the plan change no figure.
 SEEING = (
-    "data", "dataset", "facts", "fashion_mnist", "glyphs", "outlines", "folder", "folder_index",
+    "data", "dataset", "facts", "fashion_mnist", "glyphs", "outlines", "folder_index",
     "draws", "images", "pictures", "picture_files", "npz", "npz_arrays", "patches", "features",
     "small_cnn", "inception", "dinov2", "metrics", "reference",
 )  # fmt: skip

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.combinations import DDPM_STEPS
 from harness.diffusion import Chain, ancestral_step, chain_of, ddim_step, signal_kept
+from models.names import DDPM_STEPS
 
 Field = Callable[[Tensor, Tensor], Tensor]
 

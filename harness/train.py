@@ -14,6 +14,7 @@ from harness.config import Job, Training
 from harness.dataset import facts
 from harness.ema import Ema, damage_of, lost_snapshot, write_weights
 from harness.engine import World, make_engine
+from harness.errors import UserError
 from harness.files import Json, write_atomic, write_json
 from harness.identity import grid_of, position_lengths
 from harness.objective import training_loss
@@ -23,7 +24,7 @@ from models.dit import DiT
 from models.flops import flops
 
 
-class NonFiniteLossError(Exception):
+class NonFiniteLossError(UserError):
     """The loss became infinite or NaN."""
 
 
@@ -155,11 +156,11 @@ def train(
                 "images_per_second": (done - clock_step) * settings.batch / (now - clock),
                 "seconds_left": (all_flops - flops_done) / rate,
             }
-            clock, clock_step = now, done
         if logging:
             if log is not None:
                 _write_line(log, _metrics(engine, training, done, progress))
-            pending = []
+            # Here alone, so that a line's speed is that of all its steps.
+            pending, clock, clock_step = [], now, done
         if done in kept:  # before the checkpoint of this step: that one stands for it
             sums |= write_weights(run.snapshot_file(done), run, ema, world)
         if saving and done < steps:

@@ -29,6 +29,8 @@ ABSOLUTE = ("sincos", "learned")
 # Laws whose frequencies change while an image is sampled.
 TIME_AWARE = ("lumina", "lumina-code", "dype-pi", "dype-ntk", "dype-yarn")
 
+DDPM_STEPS = 1000  # of training, as in DiT (Peebles and Xie 2023, arXiv 2212.09748)
+
 # An absolute code has no rotation whose base or ramp could be changed, so only the laws that
 # rescale positions fit it; a learned table ends where training did and can only be resized; the
 # learned frequencies of rope-mixed have no base; without an encoding there is nothing to rescale.

@@ -373,7 +373,7 @@ def test_solvers_follow_the_objective() -> None:
     assert not canonical_training(ddpm).objective.precondition
     with pytest.raises(CombinationError, match=r"heun does not go with objective\.kind ddpm"):
         canonical(ddpm, evaluation(solver="heun"))
-    with pytest.raises(CombinationError, match="1001 is more than ddpm's 1000 training steps"):
+    with pytest.raises(CombinationError, match="1001 is more than the 1000 training steps"):
         canonical(ddpm, evaluation(steps=1001))
 
 
