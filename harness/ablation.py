@@ -1,5 +1,6 @@
 """An ablation file: its grammar, read and checked; the grid is made of it in `harness.grid`."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,7 +83,8 @@ def read_ablation(
         raise UserError(f"{path}: 'question' is missing: one sentence that the ablation answers")
     fixed: dict[str, Value] = {}
     if base is not None:
-        fixed = read_base(found(base, path), (path.resolve(),))
+        base = found(base, path)
+        fixed = read_base(base, (path.resolve(),))
     elif "base" in top:
         fixed = read_base(relative(top["base"], path), (path.resolve(),))
     unit = unit_of(fixed.pop("unit", None))
@@ -104,7 +106,9 @@ def read_ablation(
     _check_free(asked, taken)
     if base is None and "base" not in top:
         _check_complete(path, fixed.keys() | taken)
-    changes = (*([f"--base {base}"] if base else []), *overrides)
+    # However it was written, the same base is the same question.
+    told = os.path.relpath(base.resolve(), path.resolve().parent) if base else None
+    changes = (*([f"--base {told}"] if told else []), *overrides)
     naming = sorted(text for text in changes if not text.startswith("job."))
     return Ablation(
         # Another question gets another name, so that its report and its records stand beside.

@@ -4,15 +4,19 @@
 sampled and measured and is hashed into the evaluation's id, and `job` decides only where and in
 what portions the work is done, and is hashed nowhere.
 What turns a file's values into it is in `harness.settings`.
-`python -m harness.config` prints every key with its meaning.
+`python -m harness.config [KEY ...]` prints every key with its meaning.
 """
 
+import argparse
 import os
+import signal
+import sys
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
+from harness.errors import nearest, short
 from harness.facts import NAMES as DATA_SETS
 from harness.kinds import (
     Decay,
@@ -25,7 +29,10 @@ from harness.kinds import (
     as_pair,
     as_shift,
     as_tuple,
+    choices_of,
+    kind_of,
     one_of,
+    shown,
 )
 from models import names
 
@@ -62,7 +69,7 @@ class Model(Section):
     heads: Annotated[Positive, Field(le=2**16)] = Field(
         2, description="attention heads; must divide the width"
     )
-    mlp_ratio: Annotated[float, Field(gt=0)] = Field(
+    mlp_ratio: Annotated[float, Field(gt=0, le=64)] = Field(
         4.0, description="hidden width of the MLP / width"
     )
     patch: Pixels = Field(2, description="side of a patch in pixels (or latents)")
@@ -91,8 +98,10 @@ class Augmentation(Section):
     kind: Annotated[str, one_of(("none", "resize_crop"))] = Field(
         "none", description="'resize_crop': random resize, then random crop to the training size"
     )
-    max_scale: Annotated[float, Field(ge=1)] = Field(
-        2.0, description="resized side / training side is uniform in 1 .. max_scale"
+    max_scale: Annotated[float, Field(ge=1, le=64)] = Field(
+        2.0,
+        description="resized side / training side is uniform in 1 .. max_scale, but at most the "
+        "data's own side",
     )
 
 
@@ -128,7 +137,7 @@ class Objective(Section):
 class Stage(Section):
     resolution: Size = Field(description="training resolution of the stage")
     images: Positive = Field(description="images seen in the stage")
-    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
         None, description="peak learning rate of the stage; null: train.learning_rate"
     )
     warmup: Fraction | None = Field(
@@ -165,7 +174,7 @@ class Train(Section):
     batch: Annotated[Positive, Field(le=2**20)] = Field(
         64, description="images a step, over all ranks and accumulated parts"
     )
-    learning_rate: Annotated[float, Field(gt=0)] = Field(
+    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
         2e-3, description="peak learning rate of AdamW"
     )
     betas: Annotated[tuple[Decay, Decay], BeforeValidator(as_pair)] = Field(
@@ -227,7 +236,7 @@ class Inference(Section):
     resize: Annotated[str, one_of(("none", "bicubic", "lanczos"))] = Field(
         "none", description="generate at the training size, then resize the image this way"
     )
-    guidance: Annotated[float, Field(ge=0)] = Field(
+    guidance: Annotated[float, Field(ge=0, le=1000)] = Field(
         1.0, description="classifier-free guidance; 1 is without"
     )
     guidance_channels: Annotated[str, one_of(("all", "first_three"))] = Field(
@@ -247,7 +256,7 @@ class Evaluate(Section):
     resolution: Size = Field(
         (16, 16),
         description="size generated and measured: pixels, or [height, width]; among the columns "
-        "also 1.5x, a multiple of the training size",
+        "also 1.5x, a multiple of the training size, which it is if nothing is said",
     )
     after: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="share of the training after which it is measured: 1, or a train.snapshots"
@@ -306,7 +315,7 @@ class Job(Section):
         "and the 'images'",
     )
     retries: Annotated[int, Field(ge=0, le=1000)] = Field(
-        2, description="times a run that was lost is started again"
+        2, description="times in a row without progress that a run that was lost is started again"
     )
     scheduler: Annotated[str, one_of(("none", "asha"))] = Field(
         "none",
@@ -357,12 +366,35 @@ KEYS = TRAINING_KEYS | EVALUATION_KEYS | JOB_KEYS
 SECTIONS = tuple(dict.fromkeys(key.split(".")[0] for key in KEYS))
 
 
-def main() -> None:
-    """Print every key with its default and meaning."""
+# A key whose default is the value of another.
+FOLLOWS = {"evaluate.resolution": "data.resolution"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print keys with their defaults, meanings and the names they may have; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m harness.config",
+        description="Every key of the configuration: its default, its meaning, its choices.",
+    )
+    parser.add_argument("keys", nargs="*", metavar="KEY", help="a key or section (default: all)")
+    asked = parser.parse_args(arguments).keys
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without a word
+    for word in asked:
+        if word not in KEYS and word not in SECTIONS:
+            known = [*SECTIONS, *KEYS]
+            print(f"unknown key '{short(word)}'{nearest(word, known)}", file=sys.stderr)
+            return 2
     for key, field in KEYS.items():
-        default = "required" if field.is_required() else f"= {field.default!r}"
-        print(f"{key:32} {default:16} {field.description}")
+        if asked and key not in asked and key.split(".")[0] not in asked:
+            continue
+        default = (
+            "required" if field.is_required() else f"= {FOLLOWS.get(key) or shown(field.default)}"
+        )
+        choices = ", ".join(choices_of(kind_of(field)))
+        told = f" ({choices})" if choices else ""
+        print(f"{key:32} {default:16} {field.description}{told}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,7 @@ from harness.doubts import doubts
 from harness.errors import UserError, nearest, short
 from harness.files import FORMAT
 from harness.identity import digest, eval_id_of, group_id_of, run_id_of
+from harness.kinds import shown
 from harness.multiples import of_training
 from harness.points import MAX_CELLS, Choices, Fields, alone, count_cells, product, under
 from harness.settings import build, check_value
@@ -98,17 +99,6 @@ def to_json(grid: Grid) -> dict[str, Any]:
     }
 
 
-def shown(value: object) -> str:
-    """A value as it is written in YAML."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(shown(item) for item in value) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def expand(ablation: Ablation, only: str | None = None) -> Grid:
     """All cells of an ablation; identical ones merge.
 
@@ -160,7 +150,8 @@ def expand(ablation: Ablation, only: str | None = None) -> Grid:
         else:
             merged += 1
     if merged:
-        notes.append(f"{merged} cell{'s' * (merged > 1)} that equal another one: merged")
+        equal = "cells that equal" if merged > 1 else "cell that equals"
+        notes.append(f"{merged} {equal} another one: merged")
     notes += doubts((c.training, m.evaluation) for c in cells.values() for m in c.measurements)
     baseline = _baseline(ablation, written, cells, fields)
     kept = tuple(cell for cell in cells.values() if only is None or _matches(cell, only))
@@ -227,14 +218,16 @@ class _Cached:
         own = {key: value for key, value in point.items() if key not in TRAINING_KEYS}
         key = repr([trained, *((name, plain(value)) for name, value in own.items())])
         if key not in self.evaluations:
-            asked = build(Evaluation, {**self.fixed, **own}).inference
+            size = Value(list(trained), "data.resolution")
+            own = {"evaluate.resolution": size, **self.fixed, **own}
+            asked = build(Evaluation, own).inference
             columns = [
                 {name: of_training(value, trained) for name, value in column.items()}
                 for column in self.columns
             ]
             self.evaluations[key] = (
                 asked,
-                [(c, build(Evaluation, {**self.fixed, **own, **c})) for c in columns],
+                [(c, build(Evaluation, {**own, **c})) for c in columns],
             )
         return self.evaluations[key]
 

@@ -38,6 +38,11 @@ PACKAGES = (
     "safetensors", "ray", "matplotlib", "shapely",
 )  # fmt: skip
 
+# Whatever the user's configuration of git says; another program would answer for it otherwise.
+DIFF = (
+    "diff", "--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+
 # Variables that pick the routines of linear algebra: another one rounds differently, as another
 # processor does. The only ones of the environment that are written down.
 KERNELS = (
@@ -115,7 +120,7 @@ def origin(root: Path = ROOT) -> dict[str, Any]:
         told = read_json(root / SNAPSHOT, needs=("commit", "diff"))
         return {"commit": told["commit"], "diff": told["diff"]}
     commit = git(root, "rev-parse", "HEAD")
-    diff = git(root, "diff", "HEAD", "--", "*.py", "*.yaml", "*.toml")
+    diff = git(root, *DIFF, "HEAD", "--", "*.py", "*.yaml", "*.toml")
     sources = [f"{room}/*{suffix}" for room in ROOMS for suffix in (".py", ".yaml")]
     unknown = git(root, "ls-files", "--others", "--exclude-standard", "--", *sources)
     for name in (unknown or "").splitlines():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.claim import last_attempt
 from harness.files import Json, read_json
-from harness.grid import shown
+from harness.kinds import shown
 from harness.plan import state_of
 from harness.record import RunFolder
 

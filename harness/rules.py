@@ -66,8 +66,8 @@ def _axis(key: str, value: Value, what: str) -> list[Value]:
     check_key(key, value.where, [k for k in KEYS if k not in JOB_KEYS])
     if not isinstance(value.data, list):
         raise UserError(
-            f"{value.where}: {what}: {key}: got {got(plain(value))}; an axis is a list of values "
-            "(one fixed value belongs under 'set')"
+            f"{value.where}: {what}: {key}: got {got(plain(value))}; an axis is a list of values: "
+            f"write [{plain(value)}]"
         )
     if not value.data:
         raise UserError(

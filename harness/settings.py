@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harness.config import KEYS, SECTIONS, Section, Stage
 from harness.errors import UserError, got, nearest, short
+from harness.kinds import kind_of
 from harness.yamlfile import Value, plain
 
 P = TypeVar("P", bound=Section)
@@ -17,8 +18,14 @@ def check_key(key: str, where: str, allowed: Iterable[str] = KEYS) -> None:
     """Refuse a key that is none of `allowed`, with the nearest one."""
     allowed = tuple(allowed)
     if key not in allowed:
-        near = nearest(key, allowed if "." in key else SECTIONS) or _siblings(key)
+        near = nearest(key, allowed if "." in key else SECTIONS) or _fuller(key, allowed)
+        near = near or _siblings(key)
         raise UserError(f"{where}: unknown key '{short(key)}'{near}")
+
+
+def _fuller(key: str, allowed: Iterable[str]) -> str:
+    meant = next((other for other in allowed if other.endswith(f".{key}")), None)
+    return f"; did you mean '{meant}'?" if meant else ""
 
 
 def _siblings(key: str) -> str:
@@ -83,21 +90,14 @@ def check_value(key: str, value: Value) -> Any:
     try:
         return _adapter(key).validate_python(plain(value))
     except ValidationError as error:
-        raise UserError(
-            _explain(
-                (first := _telling(error)) | {"loc": (*key.split("."), *first["loc"])},
-                {key: value},
-            )
-        ) from None
+        first = _telling(error)
+        first["loc"] = (*key.split("."), *first["loc"])
+        raise UserError(_explain(first, {key: value})) from None
 
 
 @cache
 def _adapter(key: str) -> TypeAdapter[Any]:
-    field = KEYS[key]
-    kind: Any = field.annotation
-    if field.metadata:
-        kind = Annotated[(kind, *field.metadata)]
-    return TypeAdapter(kind, config=ConfigDict(strict=True, allow_inf_nan=False))
+    return TypeAdapter(kind_of(KEYS[key]), config=ConfigDict(strict=True, allow_inf_nan=False))
 
 
 def _telling(error: ValidationError) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from statistics import fmean
 
 from harness.errors import UserError
 from harness.files import Json
-from harness.grid import shown
+from harness.kinds import shown
 from harness.metric_lines import Place, lines_after
 from harness.mirror import Key, Memory, Point, Shown
 from harness.reading import Figure, Reading, milliseconds, read_run, signature, size_name

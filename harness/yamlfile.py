@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.errors import UserError, short
+from harness.errors import UserError, nearest, short
 
 MAX_NODES = 100_000  # after aliases are expanded; the largest sensible file has some hundreds
 MAX_DIGITS = 40  # of an integer
@@ -65,6 +65,9 @@ def load(
     """
     try:
         text = path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        beside = [file.name for file in path.parent.glob("*.yaml")]
+        raise UserError(f"{path}: there is no such file{nearest(path.name, beside)}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.grid import shown
+from harness.kinds import shown
 from reports.formats import percent, pixels
 
 SAID = ("evaluate.resolution", "evaluate.after")  # what a column has words of its own for

@@ -4,7 +4,7 @@ from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from harness.canonical import PLACEMENT
-from harness.grid import shown
+from harness.kinds import shown
 from reports.settings import Settings, differing, settings_of, short, size
 
 Json = Mapping[str, Any]

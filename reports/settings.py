@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.config import KEYS, TRAINING_KEYS, Stage
-from harness.grid import shown
+from harness.kinds import shown
 
 Json = Mapping[str, Any]
 Settings = Mapping[str, str]

@@ -73,8 +73,8 @@ def test_nothing_imports_sweep_and_only_launchers_run() -> None:
 
 def test_reports_read_records_and_never_torch() -> None:
     allowed = {
-        "record", "files", "grid", "ablation", "plan", "claim", "provenance", "errors", "config",
-        "canonical", "stages",
+        "record", "files", "grid", "ablation", "plan", "provenance", "errors", "config",
+        "canonical", "kinds",
     }  # fmt: skip
     for path in (ROOT / "reports").rglob("*.py"):
         for name in imports(path):

@@ -191,6 +191,17 @@ def test_bases(write: Write) -> None:
         read_ablation(misplaced)
 
 
+def test_a_base_is_the_same_however_it_is_written(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = write("a.yaml", HEAD), write("other.yaml", "base: base.yaml\n")
+    monkeypatch.chdir(path.parent.parent)
+    ways = (Path("other.yaml"), other, other.relative_to(Path.cwd()))
+    names = {read_ablation(path, base=way).name for way in ways}
+    assert len(names) == 1
+    assert names != {read_ablation(path).name}
+
+
 def test_another_base_under_the_same_question(write: Write) -> None:
     path = write("a.yaml", HEAD)
     other = write("other.yaml", "base: base.yaml\ntrain: {batch: 8}\n")

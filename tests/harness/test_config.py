@@ -4,7 +4,7 @@ import pytest
 
 from harness.config import KEYS, Evaluation, Training
 from harness.errors import UserError
-from harness.settings import build, check_value, flatten
+from harness.settings import build, check_key, check_value, flatten
 from harness.yamlfile import Value, load, plain
 from tests.tiny import Write, command
 
@@ -133,3 +133,23 @@ def test_extractors_are_a_list_whose_order_does_not_matter(write: Write) -> None
         built("evaluate: {extractors: [dinov3]}\n")
     with pytest.raises(UserError, match="at least 1"):
         built("evaluate: {extractors: []}\n")
+
+
+def test_keys_explain_themselves() -> None:
+    one = command("harness.config", "model.encoding")
+    (line,) = one.stdout.splitlines()
+    assert line.split()[:3] == ["model.encoding", "=", "rope"]
+    assert line.endswith("(none, sincos, learned, rope, rope-mixed)")
+    section = command("harness.config", "augmentation", "evaluate.resolution").stdout.splitlines()
+    assert [line.split()[0] for line in section] == [
+        "augmentation.kind", "augmentation.max_scale", "evaluate.resolution"
+    ]  # fmt: skip
+    assert "= data.resolution" in section[-1]
+    wrong = command("harness.config", "modle")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "unknown key 'modle'; did you mean 'model'?\n"
+
+
+def test_a_field_without_its_section_is_told_with_it() -> None:
+    with pytest.raises(UserError, match=r"unknown key 'images'; did you mean 'train\.images'"):
+        check_key("images", "x")

@@ -8,7 +8,7 @@ from harness.config import Training
 from harness.errors import UserError
 from harness.grid import Grid, expand, to_json
 from harness.points import Choices, Fields, alone, count_cells, product, under
-from tests.tiny import Write
+from tests.tiny import ROOT, Write
 
 HEAD = "question: What?\nbase: base.yaml\n"
 
@@ -149,6 +149,12 @@ def test_evaluation_axes_are_columns(write: Write) -> None:
     assert found.cells[0].measurements[2].evaluation.evaluate.resolution == (8, 12)
 
 
+def test_without_columns_the_training_size_is_measured(write: Write) -> None:
+    text = "axes: {data.resolution: [8, [8, 16]]}\ninclude: [{evaluate.resolution: 12}]\n"
+    sizes = [c.measurements[0].evaluation.evaluate.resolution for c in grid(write, text).cells]
+    assert sizes == [(8, 8), (8, 16), (12, 12)]
+
+
 def test_ids_depend_on_meaning_not_on_spelling(write: Write) -> None:
     one = grid(write, "set: {train.learning_rate: 1e-3, train.batch: 16}\n")
     two = grid(write, "set: {train: {batch: 16, learning_rate: 0.001}}\nseeds: [0, 3]\n")
@@ -286,3 +292,13 @@ def test_conditions_on_fields_that_are_lists(write: Write) -> None:
     kept = "set: {train.snapshots: [0.5]}\naxes: {train.batch: [16, 32]}\n"
     rule = "exclude: [{name: x, if: {train.snapshots: [0.5], train.batch: 16}}]\n"
     assert len(grid(write, kept + rule).cells) == 1
+
+
+def test_the_example_of_the_grammar_is_an_ablation(write: Write) -> None:
+    page = (ROOT / "docs" / "grammar.md").read_text()
+    text = page.partition("```yaml\n")[2].partition("```")[0]
+    text = text.replace("base/fashion_mnist.yaml", f"{ROOT}/ablations/base/fashion_mnist.yaml")
+    found = expand(read_ablation(write("example.yaml", text)))
+    assert len(found.cells) == 21
+    assert found.baseline is not None
+    assert found.dropped == {"sincos-is-slow-to-widen": 2}

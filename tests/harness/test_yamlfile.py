@@ -93,8 +93,11 @@ def test_a_modest_alias_is_allowed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.yaml: cannot be read: No such file"):
+    with pytest.raises(UserError, match=r"nowhere\.yaml: there is no such file$"):
         load(tmp_path / "nowhere.yaml")
+    (tmp_path / "range.yaml").touch()
+    with pytest.raises(UserError, match=r"rang\.yaml: .* did you mean 'range\.yaml'"):
+        load(tmp_path / "rang.yaml")
 
 
 def test_values_of_the_command_line() -> None:
