@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.facts import DatasetError, Facts
+from harness.facts import DatasetError, Facts, data_folder
 
 # sha256 of each decompressed idx file, so it is the same for .gz files of any compression level.
 FILES_SHA256 = {
@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--destination",
         type=Path,
-        default=PROJECT_FOLDER,
+        default=data_folder() / "fashion-mnist",
         help="where to put it if it has to be got (default: %(default)s)",
     )
     try:

@@ -40,16 +40,16 @@ def layout(folder: Path) -> tuple[list[str], dict[str, list[str]]]:
         DatasetError: no pictures, other files among them, or too few to hold any out.
     """
     if not (folder / "train").is_dir():
-        places, names = ["."], listed(folder, ".")
-        return places, _held_out(folder, names)
+        return ["."], _held_out(folder, listed(folder, "."), ["."])
     train = listed(folder, "train")
     for place in HELD_OUT:
         if (folder / place).is_dir():
             return ["train", place], {"train": train, "test": listed(folder, place)}
-    return ["train"], _held_out(folder, train)
+    return ["train"], _held_out(folder, train, ["train"])
 
 
-def _held_out(folder: Path, names: list[str]) -> dict[str, list[str]]:
+def _held_out(folder: Path, names: list[str], places: list[str]) -> dict[str, list[str]]:
+    """A fixed draw of a tenth, which leaves every class a picture to train on."""
     from harness.draws import permutation  # here only: it imports torch
 
     count = min(len(names) // HELD_OUT_SHARE, HELD_OUT_MOST)
@@ -58,8 +58,12 @@ def _held_out(folder: Path, names: list[str]) -> dict[str, list[str]]:
             f"{folder} has {pictures(len(names))}; at least {HELD_OUT_SHARE} are needed, of which "
             "a tenth is held out (or give it the folders train and val)"
         )
-    test = np.zeros(len(names), bool)
-    test[permutation(_SEED, "held out", 0, len(names))[:count]] = True
+    left, test = Counter(class_of(name, places) for name in names), np.zeros(len(names), bool)
+    for i in permutation(_SEED, "held out", 0, len(names)).tolist():
+        own = class_of(names[i], places)
+        if left[own] > 1 and test.sum() < count:
+            left[own] -= 1
+            test[i] = True
     return {
         split: [name for name, out in zip(names, test, strict=True) if out == (split == "test")]
         for split in SPLITS

@@ -209,6 +209,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.output and options.output.suffix not in SUFFIXES:
         raise UserError(f"--output {options.output}: must end in {' or '.join(SUFFIXES)}")
     device = features.device_named(options.device)
+    _check_source(options)
     for name in names:
         extractors.weights_sha256(name)  # refuses what is missing before the long work starts
     images = _images(options)
@@ -236,21 +237,24 @@ def _run(options: argparse.Namespace) -> None:
         _say(path, facts, name)
 
 
-def _images(options: argparse.Namespace) -> ImageSet:
+def _check_source(options: argparse.Namespace) -> None:
+    if options.data not in (None, *NAMES):
+        raise UserError(
+            f"no data set {options.data!r}; there are: {', '.join(NAMES)}"
+            f"{nearest(options.data, NAMES)}"
+        )
     if (options.folder is not None) != (options.data == "image_folder"):
         raise UserError("--data image_folder needs --folder FOLDER, and nothing else has one")
+    if options.data is not None and options.resolution is None:
+        raise UserError("--data needs --resolution, such as 24 or 24x32")
+
+
+def _images(options: argparse.Namespace) -> ImageSet:
     if options.data is None:
         path, count = options.images, options.count
         total = count or (len(files(path)) if path.is_dir() else 0)
         with progress_bar("looking at pictures", total) as advance:
             return pictures.from_path(path, options.resolution, count, advance)
-    if options.resolution is None:
-        raise UserError("--data needs --resolution, such as 24 or 24x32")
-    if options.data not in NAMES:
-        raise UserError(
-            f"no data set {options.data!r}; there are: {', '.join(NAMES)}"
-            f"{nearest(options.data, NAMES)}"
-        )
     data = Data(name=options.data, folder=options.folder, resolution=options.resolution)
     return pictures.from_dataset(data, options.split, options.count, options.resolution)
 
@@ -336,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _resolution(text: str) -> tuple[int, int]:
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
+    if len(sides) > 2 or not all(s.isdecimal() and 0 < int(s) <= 2**16 for s in sides):
         raise argparse.ArgumentTypeError(f"got {text!r}, expected pixels such as 24 or 24x32")
     return int(sides[0]), int(sides[-1])
 

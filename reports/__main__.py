@@ -2,10 +2,12 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from harness.ablation import read_ablation
 from harness.errors import UserError
+from harness.files import read_json
 from harness.grid import expand, to_json
 
 
@@ -17,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="default: outputs")
     parser.add_argument("--base", type=Path, help="another base under the same question")
     parser.add_argument(
-        "--seeds", type=int, metavar="N", help="seeds 0 .. N-1 in place of the file's"
+        "--seeds",
+        type=int,
+        metavar="N",
+        help="seeds 0 .. N-1 (default: those of the last sweep, else the file's)",
     )
     options = parser.parse_intermixed_args(arguments)
     try:
@@ -26,6 +31,11 @@ def main(arguments: list[str] | None = None) -> int:
         ablation = read_ablation(
             options.ablation, tuple(options.changes), options.base, options.seeds
         )
+        if not options.outputs.is_dir():
+            raise UserError(f"--outputs {options.outputs}: there is no such folder")
+        swept = options.outputs / "ablations" / f"{ablation.name}.json"
+        if options.seeds is None and swept.exists():
+            ablation = replace(ablation, seeds=tuple(read_json(swept, needs=("seeds",))["seeds"]))
         grid = expand(ablation)
         from reports.render import build  # slow to import; a typo is answered without it
 

@@ -138,7 +138,8 @@ def blanks(sweep: Sweep) -> list[str]:
     told = ["Blank: the row has no such column, so nothing is missing."] if ragged else []
     if sweep.stopped:
         told.append(
-            "Stopped: early stopping ended a run of the row before that, so it has no result there."
+            "Stopped: early stopping ended a run of the row before it was measured there, so it "
+            "has no result."
         )
     return told
 

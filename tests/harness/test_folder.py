@@ -55,6 +55,17 @@ def test_class_folders_with_a_tenth_held_out(tmp_path: Path) -> None:
     assert folder.index(tmp_path / "moved")[1].facts == facts
 
 
+def test_what_is_held_out_leaves_every_class_a_picture(tmp_path: Path) -> None:
+    for i in range(30):
+        put(tmp_path / f"alone-{i:02}" / "one.png")
+    for i in range(30):
+        put(tmp_path / "many" / f"{i:02}.png")
+    _, splits = folder.layout(tmp_path)
+    assert len(splits["test"]) == 6
+    assert all(name.startswith("many/") for name in splits["test"])
+    assert len(splits["train"]) == 54
+
+
 def test_train_and_val_folders_and_pictures_as_adm_crops_them(tmp_path: Path) -> None:
     place = tmp_path / "set"
     for i in range(6):

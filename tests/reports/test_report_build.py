@@ -368,6 +368,12 @@ def test_command(
     assert said[-1] == str(tmp_path / "out" / "reports" / "small" / "report.md")
     assert main([file, "train.images=80000", "--outputs", out]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "no evaluation is finished yet"
+    write_json(tmp_path / "out" / "ablations" / "small.json", {"seeds": [0, 1]})
+    assert main([file, "--outputs", out]) == 0  # the seeds of the last sweep
+    report = tmp_path / "out" / "reports" / "small" / "report.md"
+    assert "seeds 0, 1.\n" in report.read_text()
+    assert main([file, "--outputs", out, "--seeds", "1"]) == 0
+    assert "seeds 0.\n" in report.read_text()
 
 
 def test_outputs_that_cannot_be_written_are_a_plain_line(
@@ -389,6 +395,7 @@ def test_outputs_that_cannot_be_written_are_a_plain_line(
         (["{folder}/small.yaml", "train.image=3"], "did you mean 'train.images'?"),
         (["{folder}/small.yaml", "--base", "nothing.yaml"], "--base nothing.yaml"),
         (["{folder}/small.yaml", "--seeds", "0"], "--seeds 0"),
+        (["{folder}/small.yaml", "--outputs", "{folder}/outptus"], "there is no such folder"),
     ],
 )
 def test_mistakes_exit_with_2_and_a_message(
