@@ -16,6 +16,7 @@ from harness.errors import UserError, nearest
 VARIABLE = "RESOLUTE_MLFLOW_URI"
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 KINDS = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
+QUOTED = "in a password write %40 for @, %3A for :, %2F for /, %3F for ? and %23 for #"
 
 
 def check_address(uri: str) -> str:
@@ -32,13 +33,14 @@ def check_address(uri: str) -> str:
             "(such as http://host:5000 or postgresql+psycopg2://user@host/database)"
         )
     try:
-        if urlsplit(uri).port == 0:
+        parts = urlsplit(uri)
+        if parts.port == 0:
             raise ValueError
     except ValueError:
-        raise UserError(
-            "the address of MLflow has no port that is a number; in a password write "
-            "%40 for @, %3A for : and %2F for /"
-        ) from None
+        raise UserError(f"the address of MLflow has no port that is a number; {QUOTED}") from None
+    # A / ? or # that stands in a password as it is ends the host too early.
+    if kind != "sqlite" and ("#" in uri or "@" in parts.path + parts.query):
+        raise UserError(f"the address of MLflow has a # or, after its host, a @; {QUOTED}")
     return uri
 
 

@@ -34,6 +34,15 @@ def test_only_the_place_is_shown(uri: str, shown: str, secret: bool) -> None:
         ("me:p4ss@host/runs", "begins with none of sqlite, http"),
         ("postgresql://me:p4ss:5/8@host/runs", "has no port that is a number"),
         ("http://host:p4ss", "has no port that is a number"),
+        ("http://me:1234/p4ss@127.0.0.1:9", "after its host, a @"),
+        ("http://me:/p4ss@host", "after its host, a @"),
+        (
+            "postgresql+psycopg2://me:77/p4ss@host/runs",
+            "write %40 for @, %3A for :, %2F for /, %3F",
+        ),
+        ("http://me:77?p4ss@host", "after its host, a @"),
+        ("http://me:77#p4ss@host", "has a #"),
+        ("http://host/#p4ss", "has a #"),
     ],
 )
 def test_a_wrong_address_is_refused_without_being_shown(uri: str, message: str) -> None:
