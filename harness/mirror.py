@@ -16,6 +16,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.files import Json
 from harness.metric_lines import Place
+from harness.store_address import on_server
 
 Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
 
@@ -124,8 +125,7 @@ class Store:
     def __init__(self, uri: str, artifacts: Path) -> None:
         self.client = make_client(uri)
         self.own = uri == sqlite_uri(artifacts.with_name("mlflow.db"))
-        on_server = uri.startswith(("http://", "https://", "databricks"))  # it has its own place
-        self.artifacts = None if on_server else artifacts
+        self.artifacts = None if on_server(uri) else artifacts
 
     def experiment(self, name: str, tags: Mapping[str, str]) -> str:
         """The id of the experiment `name`: found, restored if it was deleted, or made.

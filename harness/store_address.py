@@ -9,6 +9,8 @@ MLFLOW_TRACKING_USERNAME and _PASSWORD, MLFLOW_TRACKING_TOKEN, PGPASSWORD, ~/.pg
 import errno
 import os
 import re
+import sys
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from harness.errors import UserError, nearest
@@ -17,6 +19,45 @@ VARIABLE = "RESOLUTE_MLFLOW_URI"
 SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD")
 KINDS = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 QUOTED = "in a password write %40 for @, %3A for :, %2F for /, %3F for ? and %23 for #"
+
+
+def named_store(given: str | None, outputs: Path) -> str | None:
+    """The store that the option or the variable names; None for OUTPUTS/mlflow.db.
+
+    A password among the words of the command is warned of.
+
+    Raises:
+        UserError: the address, or the folder, is none that MLflow can work with.
+    """
+    uri = given or os.environ.get(VARIABLE)
+    if uri:
+        check_address(uri)
+    if given and has_password(given):
+        told = f"the process list shows the password in --mlflow-uri; {VARIABLE} would not"
+        print(f"MLflow mirror: {told}", file=sys.stderr)
+    if not uri or not on_server(uri):
+        check_folder(outputs)
+    return uri or None
+
+
+def on_server(uri: str) -> bool:
+    """Whether the store is a server, which keeps the samples too."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def check_folder(outputs: Path) -> None:
+    """Refuse a folder that MLflow would take for another one.
+
+    SQLAlchemy reads %3F in an address of sqlite as a question mark; MLflow itself does not.
+
+    Raises:
+        UserError: its path has a ? or a %.
+    """
+    if any(sign in str(outputs) for sign in "?%"):
+        raise UserError(
+            f"{outputs}: MLflow cannot keep its database or samples in a folder with a ? or % in "
+            "its path; choose another one with --outputs (a sweep works there with --no-track)"
+        )
 
 
 def check_address(uri: str) -> str:

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from harness import store_address
 from harness.ablation import read_ablation
 from harness.claim import ask_to_stop, last_attempt
 from harness.conclude import (
@@ -42,6 +41,7 @@ from harness.plan import Plan, PlannedRun, make_plan, redo_stale
 from harness.provenance import check_own_packages
 from harness.record import prepare
 from harness.rungs import ladders
+from harness.store_address import named_store, without_secrets
 from harness.table import Watch, duration, show_plan
 
 
@@ -71,14 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def sweep(options: argparse.Namespace) -> int:
     """Plan, work until nothing is missing that can be done, report."""
-    if options.mlflow_uri is None:
-        options.mlflow_uri = os.environ.get(store_address.VARIABLE)
-    if options.mlflow_uri and not options.no_track:
-        store_address.check_address(options.mlflow_uri)
+    outputs = options.outputs.resolve()
+    options.mlflow_uri = None if options.no_track else named_store(options.mlflow_uri, outputs)
     ablation = read_ablation(options.ablation, tuple(options.changes), options.base, options.seeds)
     whole = expand(ablation)  # the record and the report are of all cells, whatever --only picks
     grid = expand(ablation, options.only) if options.only else whole
-    outputs = options.outputs.resolve()
     console = _Console(highlight=False, width=None if sys.stdout.isatty() else 200)
     if options.launcher == "slurm":
         from harness.queued import plan_with_queue as plan_now
@@ -200,7 +197,7 @@ def _stop_all(runs: list[PlannedRun]) -> None:
 
 def _command(arguments: list[str] | None, uri: str) -> str:
     given = sys.argv[1:] if arguments is None else arguments
-    return store_address.without_secrets(f"python -m harness.sweep {shlex.join(given)}", uri)
+    return without_secrets(f"python -m harness.sweep {shlex.join(given)}", uri)
 
 
 def _interrupt(*_: object) -> None:

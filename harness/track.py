@@ -41,7 +41,7 @@ from harness.mirror import (
     unfinished_name,
 )
 from harness.reading import milliseconds
-from harness.store_address import VARIABLE, check_address, explain, has_password, public
+from harness.store_address import VARIABLE, check_folder, explain, named_store, public
 from harness.tracked import short_names, show_cell
 from harness.writer_lock import new_token, others_wrote, writing
 
@@ -71,10 +71,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         outputs = options.outputs.resolve()
         if options.command == "rebuild":
+            check_folder(outputs)
             names = ablation_names(outputs, [])
             problems = rebuild(outputs, names)
         else:
-            uri = _address(options.mlflow_uri)
+            uri = named_store(options.mlflow_uri, outputs)
             if options.command == "follow":
                 if options.names:
                     ablation_names(outputs, options.names)
@@ -94,17 +95,6 @@ def main(arguments: list[str] | None = None) -> int:
         "at the top left"  # fmt: skip
     print(f"{', '.join(names)}: up to date{place}")
     return 0
-
-
-def _address(given: str | None) -> str | None:
-    """The store that is named, or None for OUTPUTS/mlflow.db."""
-    uri = given or os.environ.get(VARIABLE)
-    if not uri:
-        return None
-    check_address(uri)
-    if given and has_password(uri):
-        _say([f"the process list shows the password in --mlflow-uri; {VARIABLE} would not"])
-    return uri
 
 
 def ui_command(outputs: Path) -> str:

@@ -185,6 +185,33 @@ def test_looking_changes_nothing(tiny: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "outputs").exists()
 
 
+def test_a_password_in_the_command_is_warned_of_and_not_shown(tiny: Path, tmp_path: Path) -> None:
+    uri = "http://me:p4ss@127.0.0.1:9"
+    options = (tiny, "--outputs", tmp_path / "o", "--dry-run")
+    ended = sweep(*options, "--mlflow-uri", uri)
+    assert ended.returncode == 0
+    assert "the process list shows the password in --mlflow-uri" in ended.stderr
+    assert "p4ss" not in ended.stdout + ended.stderr
+    assert sweep(*options, RESOLUTE_MLFLOW_URI=uri).stderr == ""
+
+
+@pytest.mark.parametrize("name", ["a?b", "a%41b"])
+def test_outputs_that_mlflow_would_misread_are_refused_at_once(
+    tiny: Path, tmp_path: Path, name: str
+) -> None:
+    outputs = tmp_path / name / "outputs"
+    for words in (("harness.sweep", tiny), ("harness.track", "sync"), ("harness.track", "rebuild")):
+        ended = command(*words, "--outputs", outputs)
+        assert ended.returncode == 2
+        assert ended.stderr.startswith(f"{outputs}: MLflow cannot keep its database or samples")
+        assert ended.stderr.count("\n") == 1
+    assert not (tmp_path / name).exists()
+    assert not (tmp_path / "a").exists()
+    assert sweep(tiny, "--outputs", outputs, "--dry-run", "--no-track").returncode == 0
+    server = {"RESOLUTE_MLFLOW_URI": "http://127.0.0.1:9"}  # keeps the samples itself
+    assert sweep(tiny, "--outputs", outputs, "--dry-run", **server).returncode == 0
+
+
 def test_a_plan_piped_into_head_is_no_error(tiny: Path, tmp_path: Path) -> None:
     sweeping = f"{sys.executable} -m harness.sweep {tiny} --outputs {tmp_path}/o --dry-run"
     ended = subprocess.run(
