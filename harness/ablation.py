@@ -28,7 +28,7 @@ from harness.rules import (
 from harness.settings import check_key
 from harness.yamlfile import Value, load, parse_value, plain
 
-NAME = re.compile(r"[\w+ -][\w.+ -]*")
+NAME = re.compile(r"[\w+ ][\w.+ -]*")  # an option begins with -
 MAX_NAME = 100  # characters; folders and files are called by it
 MAX_SEEDS = 10_000
 MAX_SEED = 2**63 - 1
@@ -133,7 +133,7 @@ def _check_name(path: Path) -> None:
         raise UserError(
             f"{path.parent / short(path.name)}: got the name {got(path.stem)}, by which reports "
             f"are called:\nrename the file to 1 to {MAX_NAME} letters, digits, spaces and . _ - + "
-            "(no . first)"
+            "(no . or - first)"
         )
 
 

@@ -1,6 +1,7 @@
 """What goes with a sweep's work and follows it: the mirror, the report and the last words."""
 
 import contextlib
+import json
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from harness import store_address
-from harness.files import read_json, write_atomic, write_json
+from harness.files import write_atomic
 from harness.grid import Grid
 from harness.identity import digest
 from harness.launch import processes
@@ -72,7 +73,7 @@ def _mirrored_file(name: str, outputs: Path) -> Path:
 def _to_mirror(name: str, outputs: Path, uri: str | None) -> str:
     """What the report was made of, and where the mirror is."""
     made_of = outputs / "reports" / name / "inputs.json"
-    known = made_of.read_text() if made_of.exists() else ""
+    known = made_of.read_text(errors="replace") if made_of.exists() else ""
     return digest([known, store_address.public(uri) if uri else ""])
 
 
@@ -96,13 +97,14 @@ def report(grid: Grid, record: dict[str, Any], outputs: Path) -> None:
         "measured": [(f.result(e) or {}).get("time") for f, e in results if f.exists()],
         "reports": {file.name: file.stat().st_size for file in sorted(REPORTS.glob("*.py"))},
     }
+    made_of = json.dumps(inputs, indent=1) + "\n"
     made = [folder / name for name in ("inputs.json", "report.md", "headline.txt")]
-    if all(file.exists() for file in made) and read_json(made[0]) == inputs:
+    if all(file.exists() for file in made) and made[0].read_bytes() == made_of.encode():
         return
     from reports.render import build
 
     build(record, outputs)
-    write_json(folder / "inputs.json", inputs)
+    write_atomic(folder / "inputs.json", made_of)
 
 
 def conclude(plan: Plan, name: str, outputs: Path, console: Console, uri: str | None = None) -> int:
@@ -131,7 +133,8 @@ def conclude(plan: Plan, name: str, outputs: Path, console: Console, uri: str | 
     console.print((folder / "headline.txt").read_text().rstrip(), markup=False)
     console.print(f"report: {short_path(folder / 'report.md')}", markup=False, soft_wrap=True)
     mirrored = (outputs / "mlflow.db").exists()
-    sync = f"python -m harness.track sync --outputs {shlex.quote(short_path(outputs))} {name}"
+    words = ["sync", "--outputs", short_path(outputs), name]
+    sync = f"python -m harness.track {shlex.join(words)}"
     command = ui_command(outputs) if mirrored else sync
     if uri:
         command = store_address.public(uri)

@@ -147,7 +147,7 @@ def test_only_changes_that_alter_an_id_rename_the_ablation(write: Write) -> None
 
 def test_the_name_is_that_of_a_file(write: Write) -> None:
     assert read_ablation(write("my a+b-1_2.3.yaml", HEAD)).name == "my a+b-1_2.3"
-    for stem in ("a$b", ".hidden", "x" * 101, "a\nb"):
+    for stem in ("a$b", ".hidden", "-x", "x" * 101, "a\nb"):
         with pytest.raises(UserError, match="rename the file") as caught:
             read_ablation(write(f"{stem}.yaml", HEAD))
         assert len(str(caught.value).splitlines()) <= 2
