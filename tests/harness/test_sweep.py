@@ -233,7 +233,7 @@ def test_the_plan_of_only_some_cells(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nowhere.yaml"], "cannot be read: No such file"),
+        (["nowhere.yaml"], "there is no such file"),
         (["{tiny}", "train.imags=3"], "did you mean 'train.images'"),
         (["{tiny}", "--only", "sinkos"], "matches none of the 3 cells"),
         (["{tiny}", "--seeds", "0"], "must be at least 1"),
