@@ -137,7 +137,7 @@ class Objective(Section):
 class Stage(Section):
     resolution: Size = Field(description="training resolution of the stage")
     images: Positive = Field(description="images seen in the stage")
-    learning_rate: Annotated[float, Field(gt=0, le=1000)] | None = Field(
+    learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="peak learning rate of the stage; null: train.learning_rate"
     )
     warmup: Fraction | None = Field(
@@ -174,7 +174,7 @@ class Train(Section):
     batch: Annotated[Positive, Field(le=2**20)] = Field(
         64, description="images a step, over all ranks and accumulated parts"
     )
-    learning_rate: Annotated[float, Field(gt=0, le=1000)] = Field(
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
         2e-3, description="peak learning rate of AdamW"
     )
     betas: Annotated[tuple[Decay, Decay], BeforeValidator(as_pair)] = Field(
