@@ -36,6 +36,7 @@ from harness.files import Json, checksum, read_json, write_atomic, write_json
 from harness.record import RunFolder
 
 KEEP = 2
+STATE = {"step", "pending", "code_ids", "weights", "run_id", "optimizer_steps", "files", "checksum"}
 
 
 class CheckpointError(UserError):
@@ -162,9 +163,9 @@ def _unfit(folder: Path, run: RunFolder, world: World) -> str:
     """Why a checkpoint cannot be used, by this rank's share of its files; or ''."""
     try:
         state = read_json(folder / "state.json")
-        if (written := state.pop("checksum", None)) is None:
+        if STATE - state.keys():
             return "is of another version of this program"
-        if written != _checksum(state):
+        if state.pop("checksum") != _checksum(state):
             return "is damaged (state.json has another checksum)"
         if state["run_id"] != run.run_id:
             return f"is of another run, {state['run_id']}, with another configuration or seed"

@@ -135,8 +135,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Finished checkpoints, oldest first."""
-        found = (self.path / "checkpoints").glob(f"step-{'[0-9]' * 8}")
-        return sorted(folder for folder in found if not folder.is_symlink())
+        return sorted((self.path / "checkpoints").glob(f"step-{'[0-9]' * 8}"))
 
     def requests(self) -> list[str]:
         """Ids of the evaluations asked of this run."""

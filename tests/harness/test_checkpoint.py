@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from harness.checkpoint import CheckpointError, fill, packed
 from harness.engine import Span, Spans, World
-from harness.files import checksum, read_json
+from harness.files import Json, checksum, read_json
 from harness.record import RunFolder
 from tests.tiny import BASE, ROOT, losses, prepared, weights
 
@@ -209,7 +209,24 @@ def pickled(checkpoint: Path) -> None:
     file, state = checkpoint / "ema-0.safetensors", read_json(checkpoint / "state.json")
     file.write_bytes(pickle.dumps(Code(checkpoint.parent.parent / "executed")))
     state["files"][file.name] = {"bytes": file.stat().st_size, "checksum": checksum(file)}
-    del state["checksum"]
+    write_signed(checkpoint, state)
+
+
+def without_a_key(checkpoint: Path) -> None:
+    """As a version that writes other things would."""
+    state = read_json(checkpoint / "state.json")
+    del state["run_id"]
+    write_signed(checkpoint, state)
+
+
+def behind_a_link(checkpoint: Path) -> None:
+    """On another disk, say: it is read as any other."""
+    flip(checkpoint / "weight-0.safetensors")
+    checkpoint.symlink_to(checkpoint.rename(checkpoint.parent.parent / "elsewhere"))
+
+
+def write_signed(checkpoint: Path, state: Json) -> None:
+    state.pop("checksum")
     state["checksum"] = checksum(json.dumps(state, sort_keys=True).encode())
     (checkpoint / "state.json").write_text(json.dumps(state))
 
@@ -238,6 +255,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "state.json has another checksum": state_of_another_step,
     "deserializing header": pickled,
     "is of another version of this program": of_old,
+    "of another version": without_a_key,
+    "weight-0.safetensors has another checksum": behind_a_link,
 }
 
 
