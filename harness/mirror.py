@@ -2,19 +2,24 @@
 
 `Shown` is what the store has of a run; every write is compared with it first, so what is there
 already costs no call and gives no second row.
+
+An experiment is one outputs folder's own, by the id in OUTPUTS/mlflow.id: another folder's of the
+same store is neither written nor deleted, whatever its name.
 """
 
 import os
+import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.files import Json
+from harness.files import Json, write_atomic
 from harness.metric_lines import Place
 from harness.store_address import on_server
 
@@ -119,35 +124,77 @@ def replace_database(new: Path, database: Path) -> None:
     new.replace(database)
 
 
+def run_ids(database: Path) -> set[str]:
+    """The ids of all runs of a database, deleted ones too; none where it cannot be read."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            return {run for (run,) in opened.execute("SELECT run_uuid FROM runs")}
+    except sqlite3.Error:  # none there, or damaged
+        return set()
+
+
 class Store:
     """An MLflow store, written through its client."""
 
-    def __init__(self, uri: str, artifacts: Path) -> None:
+    def __init__(self, uri: str, outputs: Path) -> None:
         self.client = make_client(uri)
-        self.own = uri == sqlite_uri(artifacts.with_name("mlflow.db"))
-        self.artifacts = None if on_server(uri) else artifacts
+        self.own = uri == sqlite_uri(outputs / "mlflow.db")
+        self.outputs = outputs
+        self.artifacts = None if on_server(uri) else outputs / "mlartifacts"
+        self.changes = 0  # how many calls were made that may change it
+
+    def _to_change(self) -> Any:
+        """The client, for a call that may change the store."""
+        self.changes += 1
+        return self.client
 
     def experiment(self, name: str, tags: Mapping[str, str]) -> str:
-        """The id of the experiment `name`: found, restored if it was deleted, or made.
+        """The id of this outputs folder's experiment of an ablation: found, restored, or made.
+
+        It is found by its tags, whatever it is called by now. Where its name is taken by another
+        folder's, or by hand, it has the id of this one in its name.
 
         Raises:
             UserError: the outputs folder was moved; samples would be written to its old place.
         """
-        found = self.client.get_experiment_by_name(name)
+        mine = {"resolute.outputs": _outputs_id(self.outputs), "resolute.ablation": name}
+        tags = {**tags, **mine, "resolute.folder": str(self.outputs)}
         place = str(self.artifacts / name) if self.artifacts else None
+        found = next((e for e in self._experiments() if mine.items() <= e.tags.items()), None)
         if found is None:
-            return str(self.client.create_experiment(name, place, dict(tags)))
-        if self.own and found.artifact_location != place:
+            named = self.client.get_experiment_by_name(name)
+            if named and self.own and "resolute.outputs" not in named.tags:
+                found = named  # of before there were ids
+            else:
+                free = f"{name} ({mine['resolute.outputs']})" if named else name
+                return str(self._to_change().create_experiment(free, place, tags))
+        if place and found.artifact_location != place:
             raise UserError(
-                f"the database was made in another folder ({found.artifact_location}); make it "
-                "anew: python -m harness.track rebuild --outputs DIR"
+                f"samples would go to {found.artifact_location}, where this folder was before it "
+                "was moved or copied; "
+                + (
+                    "make the database anew: python -m harness.track rebuild --outputs DIR"
+                    if self.own
+                    else f"move it back, or remove {self.outputs / 'mlflow.id'} to mirror it anew"
+                )
             )
         if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
+            self._to_change().restore_experiment(found.experiment_id)
         for key, value in tags.items():
             if found.tags.get(key) != value:
-                self.client.set_experiment_tag(found.experiment_id, key, value)
+                self._to_change().set_experiment_tag(found.experiment_id, key, value)
         return str(found.experiment_id)
+
+    def _experiments(self) -> Iterator[Any]:
+        """All experiments of this outputs folder, deleted ones too."""
+        ours = f"tags.`resolute.outputs` = '{_outputs_id(self.outputs)}'"
+        token: str | None = None
+        while token != "":
+            page = self.client.search_experiments(
+                filter_string=ours, view_type=3, max_results=1000, page_token=token
+            )  # 3 is ViewType.ALL
+            yield from page
+            token = page.token or ""
 
     def runs(self, experiment: str) -> Iterator[Shown]:
         """All runs of an experiment, deleted ones too."""
@@ -166,15 +213,15 @@ class Store:
 
     def create(self, experiment: str, name: str, started: int, tags: Mapping[str, str]) -> Shown:
         """Make a run that started at `started`, milliseconds."""
-        made = self.client.create_run(experiment, started, dict(tags), name)
+        made = self._to_change().create_run(experiment, started, dict(tags), name)
         return Shown(made.info.run_id, name, made.info.status, None, dict(tags))
 
     def restore(self, run: Shown) -> None:
-        self.client.restore_run(run.id)
+        self._to_change().restore_run(run.id)
         run.deleted = False
 
     def delete(self, run: Shown) -> None:
-        self.client.delete_run(run.id)
+        self._to_change().delete_run(run.id)
         run.deleted = True
 
     def write(
@@ -201,10 +248,10 @@ class Store:
             some_params = list(islice(new_params, PAIRS_A_CALL))
             if not some_metrics and not some_params:
                 break
-            self.client.log_batch(run.id, some_metrics, some_params)
+            self._to_change().log_batch(run.id, some_metrics, some_params)
         # Tags come last: they say how far the points are logged.
         while batch_of_tags := list(islice(new_tags, PAIRS_A_CALL)):
-            self.client.log_batch(run.id, tags=batch_of_tags)
+            self._to_change().log_batch(run.id, tags=batch_of_tags)
         run.params |= {
             k: v[:LONGEST_PARAM] for k, v in (params or {}).items() if k not in run.params
         }
@@ -214,19 +261,30 @@ class Store:
     def settle(self, run: Shown, name: str, status: str, ended: int | None) -> None:
         """Give a run its name, its state and, where it has ended, the time of its end."""
         if ended is not None and (run.status, run.ended) != (status, ended):
-            self.client.set_terminated(run.id, status, ended)
+            self._to_change().set_terminated(run.id, status, ended)
         elif run.status != status:
-            self.client.update_run(run.id, status=status)
+            self._to_change().update_run(run.id, status=status)
         if run.name != name:
-            self.client.update_run(run.id, name=name)
+            self._to_change().update_run(run.id, name=name)
         run.name, run.status, run.ended = name, status, ended or run.ended
 
     def artifact(self, run: Shown, file: Path, folder: str | None = None) -> None:
         """Copy a file, or all of a folder, among the run's artifacts."""
         if file.is_dir():
-            self.client.log_artifacts(run.id, str(file), folder)
+            self._to_change().log_artifacts(run.id, str(file), folder)
         else:
-            self.client.log_artifact(run.id, str(file), folder)
+            self._to_change().log_artifact(run.id, str(file), folder)
+
+
+def _outputs_id(outputs: Path) -> str:
+    """The id of an outputs folder, 8 hex digits, made with its first mirror; a copy has the same.
+
+    Call it with the lock of the one writer held.
+    """
+    file = outputs / "mlflow.id"
+    if not file.exists():
+        write_atomic(file, secrets.token_hex(4))
+    return file.read_text().strip()
 
 
 class Memory:
@@ -275,3 +333,14 @@ class Memory:
             self.store.restore(chosen)
         self.runs[key] = chosen
         return chosen
+
+    def delete_all_but(self, asked: Container[Key]) -> None:
+        """Delete the runs of cells that the ablation has no more; MLflow keeps them restorable."""
+        for key, found in self.candidates.items():
+            if key in asked or key[0] not in ("cell", "seed"):
+                continue
+            for run in found:
+                if not run.deleted:
+                    self.store.delete(run)
+            for known in (self.runs, self.seen, self.places):
+                known.pop(key, None)

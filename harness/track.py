@@ -37,13 +37,14 @@ from harness.mirror import (
     Store,
     create_database,
     replace_database,
+    run_ids,
     sqlite_uri,
     unfinished_name,
 )
 from harness.reading import milliseconds
 from harness.store_address import VARIABLE, check_folder, explain, named_store, public
-from harness.tracked import short_names, show_cell
-from harness.writer_lock import new_token, others_wrote, writing
+from harness.tracked import keys, short_names, show_cell
+from harness.writer_lock import new_version, read_versions, write_versions, writing
 
 EVERY = 2.0  # seconds between the passes of `follow`
 PATIENCE = 60.0  # seconds that a last pass waits for another process to end its own
@@ -180,16 +181,15 @@ def rebuild(outputs: Path, names: Sequence[str]) -> list[str]:
     database = outputs / "mlflow.db"
     try:
         with writing(outputs, give_up=_never) as lock:
-            new = unfinished_name(database)
+            old, new = run_ids(database), unfinished_name(database)
             mirror = Mirror(outputs, sqlite_uri(new))
             problems = mirror.mirror_all(names)
             replace_database(new, database)
             lock.truncate(0)  # whoever follows looks at everything again
-            kept = {run.id for memory in mirror.memories.values() for run in memory.runs.values()}
-            for name in names:
-                for folder in (outputs / "mlartifacts" / name).glob("*"):
-                    if folder.name not in kept:  # a run of the old database
-                        shutil.rmtree(folder)
+            # Only the old database's: PostgreSQL may have its samples here as well.
+            for folder in (outputs / "mlartifacts").glob("*/*"):
+                if folder.name in old and folder.is_dir():
+                    shutil.rmtree(folder)
             return problems
     except Exception as error:
         return [explain(error, sqlite_uri(database))]
@@ -213,7 +213,8 @@ class Mirror:
         self.outputs = outputs
         self.uri = uri or sqlite_uri(outputs / "mlflow.db")
         self.give_up = give_up  # asked while another process writes
-        self.token = new_token()
+        self.versions: dict[str, str] = {}  # of each experiment, when its memory was right
+        self.changed: set[str] = set()  # the ablations that the last pass has written of
         self.store: Store | None = None
         self.memories: dict[str, Memory] = {}
         self.records: dict[str, tuple[object, Json, list[str]]] = {}
@@ -227,16 +228,28 @@ class Mirror:
         try:
             with writing(self.outputs, self.give_up) as lock:
                 names = names or ablation_names(self.outputs, [])
-                self._forget_what_others_wrote(lock, names)
-                return self.mirror_all(names)
+                return self._sync(names, lock)
         except Exception as error:
             self.memories.clear()
             return [explain(error, self.uri)]
 
-    def _forget_what_others_wrote(self, lock: IO[str], names: Sequence[str]) -> None:
-        keys = {f"{digest(public(self.uri))}/{name}": name for name in names}
-        for key in others_wrote(lock, keys, self.token):
-            self.memories.pop(keys[key], None)
+    def _sync(self, names: Sequence[str], lock: IO[str]) -> list[str]:
+        """The same with the lock held; what others wrote since the last pass is read again."""
+        ours = {name: f"{digest(public(self.uri))}/{name}" for name in names}
+        before = read_versions(lock)
+        for name, key in ours.items():
+            if before.get(key) != self.versions.get(key):
+                self.memories.pop(name, None)
+        # Written first: others must see it if this process is killed amid its writes.
+        begun = before | dict.fromkeys(ours.values(), new_version())
+        write_versions(lock, begun)
+        problems = self.mirror_all(names)
+        for name, key in ours.items():
+            if name not in self.changed and key in before:
+                begun[key] = before[key]
+        write_versions(lock, begun)
+        self.versions |= {key: begun[key] for key in ours.values()}
+        return problems
 
     def mirror_all(self, names: Sequence[str]) -> list[str]:
         """One pass, with the lock held; raises what the store raises."""
@@ -245,18 +258,28 @@ class Mirror:
             create_database(database)
             self.memories.clear()
         if self.store is None:
-            self.store = Store(self.uri, self.outputs / "mlartifacts")
+            self.store = Store(self.uri, self.outputs)
         problems: list[str] = []
+        self.changed.clear()
         for name in names:
-            record, shorts = self._record(name)
+            before = self.store.changes
+            try:
+                record, shorts = self._record(name)
+            except UserError as error:  # a damaged file does not hold up the others
+                problems.append(str(error))
+                continue
             if name not in self.memories:
                 self.memories[name] = Memory(self.store, record)
+            memory = self.memories[name]
             for index, short in enumerate(shorts):
                 try:
-                    show_cell(self.memories[name], self.outputs, record, index, short)
-                except UserError as error:  # a damaged folder does not hold up the others
+                    show_cell(memory, self.outputs, record, index, short)
+                except UserError as error:
                     problems.append(str(error))
-            show_report(self.memories[name], self.outputs / "reports" / name)
+            memory.delete_all_but(keys(record))
+            show_report(memory, self.outputs / "reports" / name)
+            if self.store.changes != before:
+                self.changed.add(name)
         return list(dict.fromkeys(problems))
 
     def _record(self, name: str) -> tuple[Json, list[str]]:
@@ -266,7 +289,7 @@ class Mirror:
         version = (stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else None
         known = self.records.get(name)
         if known is None or known[0] != version:
-            record = read_json(file)
+            record = read_json(file, needs=("name", "question", "file", "cells", "baseline"))
             known = self.records[name] = (version, record, short_names(record))
         return known[1], known[2]
 

@@ -57,6 +57,15 @@ def cell_params(cell: Json) -> dict[str, str]:
     }
 
 
+def keys(record: Json) -> set[Key]:
+    """Of all that an ablation's cells and their seeds can have in MLflow."""
+    return {
+        key
+        for cell in record["cells"]
+        for key in (_cell_key(cell), *(_seed_key(cell, run["run_id"]) for run in cell["runs"]))
+    }
+
+
 def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str) -> None:
     """Bring the run of a cell, to be called `name`, and its seeds' up to what the folders say.
 
@@ -65,14 +74,14 @@ def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str
     cell = record["cells"][index]
     folders = [(r["seed"], run_folder(outputs, r["run_id"])) for r in cell["runs"]]
     now = {run.run_id: signature(run) for _, run in folders}
-    key = ("cell", cell["cell_id"], "")
+    key = _cell_key(cell)
     asked = (cell, name, index, record["baseline"])
     if memory.seen.get(key) == (now, asked):
         return
     begun: dict[int, Reading] = {}
     fresh: list[tuple[int, RunFolder]] = []
     for seed, run in folders:
-        kept = memory.seen.get(_seed_key(cell, run))
+        kept = memory.seen.get(_seed_key(cell, run.run_id))
         if kept and kept[0] == (now[run.run_id], cell):
             begun[seed] = kept[1]
         elif reading := read_run(run, cell):
@@ -86,7 +95,7 @@ def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str
     for seed, run in fresh:
         _show_seed(memory, run, cell, seed, begun[seed], parent)
         if begun[seed].state != "running":  # an owner that dies changes no file
-            memory.seen[_seed_key(cell, run)] = ((now[run.run_id], cell), begun[seed])
+            memory.seen[_seed_key(cell, run.run_id)] = ((now[run.run_id], cell), begun[seed])
     states = [begun[seed].state if seed in begun else "waiting" for seed, _ in folders]
     readings = list(begun.values())
     finished = sum(STATUS[state] == "FINISHED" for state in states)
@@ -120,14 +129,18 @@ def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str
         memory.seen[key] = (now, asked)
 
 
-def _seed_key(cell: Json, run: RunFolder) -> Key:
-    return ("seed", cell["cell_id"], run.run_id)
+def _cell_key(cell: Json) -> Key:
+    return ("cell", cell["cell_id"], "")
+
+
+def _seed_key(cell: Json, run_id: str) -> Key:
+    return ("seed", cell["cell_id"], run_id)
 
 
 def _show_seed(
     memory: Memory, run: RunFolder, cell: Json, seed: int, reading: Reading, parent: Shown
 ) -> None:
-    key = _seed_key(cell, run)
+    key = _seed_key(cell, run.run_id)
     nested = {"mlflow.parentRunId": parent.id, "resolute.created": reading.created}
     child = memory.run(key, f"seed {seed}", reading.started, nested)
     try:
@@ -138,22 +151,22 @@ def _show_seed(
     points, last, bad = _points_of(lines, synced.get("step", 0), run)
     bad.update(synced.get("not_finite", {}))
     points += new_points(child, reading.figures)
-    bad |= Counter(n for n, f in reading.figures.items() if not math.isfinite(f.value))
-    copied = dict(synced.get("samples", {}))
+    copied = {}  # a tag each: all of them together may be longer than a tag can be
     for name, (file, content) in reading.samples.items():
-        if copied.get(name) != content:
+        if child.tags.get(f"resolute.synced.{name}") != content:
             with tempfile.TemporaryDirectory() as folder:
                 memory.store.artifact(child, Path(shutil.copy(file, Path(folder, name))), "samples")
-            copied[name] = content
+            copied[f"resolute.synced.{name}"] = content
     tags = {
+        **copied,
         **nested,
         **{tag: "" for tag in OF_AN_ATTEMPT if tag in child.tags},  # of the attempt before
         **reading.tags,
         "resolute.cell": cell["label"],
         "resolute.group_id": cell["group_id"],
-        "resolute.synced": json.dumps({"step": last, "samples": copied, "not_finite": bad}),
+        "resolute.synced": json.dumps({"step": last, "not_finite": bad}),
     }
-    if bad:
+    if bad := bad | Counter(n for n, f in reading.figures.items() if not math.isfinite(f.value)):
         tags["resolute.not_finite"] = ", ".join(f"{name} ({n}x)" for name, n in bad.items())
     memory.store.write(child, points, cell_params(cell) | {"seed": str(seed)}, tags)
     memory.places[key] = place

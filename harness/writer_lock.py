@@ -14,7 +14,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -24,7 +24,7 @@ from harness.errors import UserError
 
 @contextmanager
 def writing(outputs: Path, give_up: Callable[[], bool]) -> Iterator[IO[str]]:
-    """Hold the lock of the one writer. Its file says who wrote each experiment last.
+    """Hold the lock of the one writer. Its file has a version of each experiment.
 
     Args:
         give_up: asked again and again while another process holds it.
@@ -55,25 +55,25 @@ def _taken(file: IO[str]) -> bool:
     return True
 
 
-def new_token() -> str:
-    """Names one writer among all of all hosts."""
+def new_version() -> str:
+    """Names one pass of one writer among all of all hosts."""
     return f"{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}"
 
 
-def others_wrote(file: IO[str], keys: Iterable[str], token: str) -> set[str]:
-    """Those of `keys` that somebody else wrote last; from now on it is `token`, in the lock's file.
+def read_versions(file: IO[str]) -> dict[str, str]:
+    """What the lock's file says was the last pass to write each experiment.
 
-    A file that a kill has cut short counts as written by others.
+    Nothing where a kill has cut it short: all is then read anew.
     """
     file.seek(0)
     try:
-        writers = dict(json.loads(file.read() or "{}"))
+        return dict(json.loads(file.read() or "{}"))
     except (ValueError, TypeError):
-        writers = {}
-    keys = list(keys)
-    others = {key for key in keys if writers.get(key) != token}
-    if others:
-        file.truncate(0)
-        file.write(json.dumps(writers | dict.fromkeys(keys, token)))
-        file.flush()
-    return others
+        return {}
+
+
+def write_versions(file: IO[str], versions: Mapping[str, str]) -> None:
+    """Put this into the lock's file."""
+    file.truncate(0)
+    file.write(json.dumps(versions))
+    file.flush()

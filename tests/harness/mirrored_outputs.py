@@ -149,15 +149,17 @@ def read(uri):
             found[f"{experiment.name} {name}"] = {
                 "tags": tags, "params": run.data.params, "status": run.info.status,
                 "times": [run.info.start_time, run.info.end_time], "artifacts": artifacts,
-                "experiment": experiment.tags, "metrics": {
+                "experiment": {key: value for key, value in experiment.tags.items()
+                               if key not in ("resolute.outputs", "resolute.folder")},
+                "metrics": {
                     key: sorted([m.step, m.value, m.timestamp] for m in points)
                     for key, points in history.items()},
             }
     return found
 
 def opened(outputs):
-    mirror, found = Mirror(Path(outputs)), []
-    assert mirror.sync() == []
+    mirror, other, found = Mirror(Path(outputs)), Mirror(Path(outputs)), []
+    assert mirror.sync() == other.sync() == []
     events = ("open", "sqlite3.connect", "os.listdir", "os.scandir")
     sys.addaudithook(lambda event, told: event in events and found.append(str(told[0])))
     assert mirror.sync() == []
@@ -192,7 +194,7 @@ class Server:
         assert status == 0, said
 
     def opened(self, folder: Path) -> set[str]:
-        """What a second pass of one process opens and lists, as paths from the outputs folder."""
+        """What a second pass opens and lists after that of another mirror, as relative paths."""
         found, _ = self.ask("opened", [str(folder / "outputs")])
         return set(found)
 

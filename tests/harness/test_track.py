@@ -31,6 +31,7 @@ from tests.harness.mirrored_outputs import (
     finish,
     line,
     measure,
+    runs_of,
     train,
     whole,
     write_ablation,
@@ -269,6 +270,72 @@ def test_processes_take_turns_and_a_run_made_twice_is_deleted_once(
     assert server.content(folder) == before
     stages = [row for row in rows(folder, "runs") if "deleted" in row]
     assert len(stages) == made
+
+
+def test_two_folders_in_one_store_leave_each_other_alone(tmp_path: Path, server: Server) -> None:
+    shared = f"sqlite:///{tmp_path / 'shared.db'}"
+    ours, theirs = (tmp_path / name for name in ("ours", "theirs"))
+    for folder, began in ((ours, 0), (theirs, 3)):  # the same runs, made by each for itself
+        folder.mkdir()
+        record = write_ablation(folder)
+        for run_id, seed in runs_of(record).items():
+            train(folder, run_id, seed + began)
+            finish(folder, record, run_id, seed)
+    for folder in (ours, theirs, ours, theirs):
+        done = track(folder, "sync", "--mlflow-uri", shared)
+        assert done.returncode == 0, done.stderr
+    found = server.content(tmp_path, shared)
+    name = f"small ({(theirs / 'outputs/mlflow.id').read_text()})"
+    runs = [run.removeprefix("small ") for run in found if run.startswith("small /")]
+    assert len(found) == 2 * 3 * len(record["cells"])
+    assert {f"{name} {run}" for run in runs} < set(found)
+    for folder in (ours, theirs):
+        kept = list((folder / "outputs/mlartifacts").rglob("*.png"))
+        assert len(kept) == 3 * 2 * len(record["cells"])
+
+    # The folder's own database is another store: to make it anew leaves this one's samples.
+    (ours / "outputs/mlartifacts/by hand").write_text("")
+    server.sync(ours)
+    assert track(ours, "rebuild").returncode == 0
+    assert server.content(tmp_path, shared) == found
+    assert len([*(ours / "outputs/mlartifacts").rglob("*.png")]) == 2 * len(kept)
+
+
+def test_another_grid_leaves_what_a_rebuild_would_make(folder: Path, server: Server) -> None:
+    whole(folder)
+    server.sync(folder)
+    first = server.content(folder)
+    whole(folder, text=YAML.replace("[12, 18, [18, 24]]", "[12, 24]").replace(", pi]", "]"))
+    (folder / "outputs/ablations/broken.json").write_text("{")  # which holds up no other
+    done = track(folder, "sync")
+    assert done.returncode == 1
+    assert "broken.json: is damaged" in done.stderr
+    (folder / "outputs/ablations/broken.json").unlink()
+    second = server.content(folder)
+    assert not {*first} <= {*second}
+    assert "fid.fashion-cnn/24" in second["small /law=extrapolate"]["metrics"]
+    assert track(folder, "rebuild").returncode == 0
+    assert server.content(folder) == second
+    whole(folder)
+    server.sync(folder)
+    assert server.content(folder) == first
+
+
+def test_a_renamed_experiment_and_more_columns_than_a_tag_can_hold(
+    folder: Path, server: Server
+) -> None:
+    sizes = [[height, width] for height in range(12, 32, 2) for width in range(12, 32, 2)]
+    columns = f"{{resolution: {sizes}, samples: [40, 50]}}"
+    whole(folder, text=YAML.replace("[0, 1]", "[0]").replace(
+        "{resolution: [12, 18, [18, 24]]}", columns))  # fmt: skip
+    server.sync(folder)
+    with sqlite3.connect(folder / "outputs/mlflow.db") as database:
+        database.execute("UPDATE experiments SET name = 'ours' WHERE name = 'small'")
+    database.close()
+    before = everything(folder)
+    assert len(before["files"]) > 200
+    server.sync(folder)
+    assert everything(folder) == before
 
 
 def test_where_a_run_is_and_how_it_ended(folder: Path, server: Server) -> None:

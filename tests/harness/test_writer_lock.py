@@ -1,4 +1,4 @@
-"""One writer at a time, and who wrote last."""
+"""One writer at a time, and the versions that it leaves for the next."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.writer_lock import others_wrote, writing
+from harness.writer_lock import read_versions, write_versions, writing
 from tests.tiny import ROOT
 
 HOLD = (
@@ -33,16 +33,14 @@ def test_it_is_free_as_soon_as_its_holder_is_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_the_lock_tells_what_others_wrote(tmp_path: Path) -> None:
+def test_what_a_kill_cut_short_is_read_as_nothing(tmp_path: Path) -> None:
     with writing(tmp_path, lambda: True) as lock:
-        assert others_wrote(lock, ["a", "b"], "me") == {"a", "b"}
-        assert others_wrote(lock, ["a", "b"], "me") == set()
-        assert others_wrote(lock, ["b", "c"], "you") == {"b", "c"}
+        assert read_versions(lock) == {}
+        write_versions(lock, {"a": "long before", "b": "1"})
+        write_versions(lock, {"a": "2"})
     with writing(tmp_path, lambda: True) as lock:
-        assert others_wrote(lock, ["a", "b", "c"], "me") == {"b", "c"}
-    (tmp_path / "mlflow.lock").write_text('{"a": "me"')  # cut short by a kill
-    with writing(tmp_path, lambda: True) as lock:
-        assert others_wrote(lock, ["a"], "me") == {"a"}
-    (tmp_path / "mlflow.lock").write_text("[]")
-    with writing(tmp_path, lambda: True) as lock:
-        assert others_wrote(lock, ["a"], "me") == {"a"}
+        assert read_versions(lock) == {"a": "2"}
+    for cut in ('{"a": "2"', "[1]"):
+        (tmp_path / "mlflow.lock").write_text(cut)
+        with writing(tmp_path, lambda: True) as lock:
+            assert read_versions(lock) == {}
