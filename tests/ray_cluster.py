@@ -31,16 +31,27 @@ class RayCluster:
                    RAY_memory_monitor_refresh_ms="0")  # fmt: skip
         self.address = (folder / "ray_current_cluster").read_text().strip()
 
-    def add(self, **environment: str) -> subprocess.Popen[bytes]:
+    def add(self, hidden: Path | None = None, **environment: str) -> subprocess.Popen[bytes]:
         """Another node with one CPU."""
         environment = {"RAY_memory_monitor_refresh_ms": "0"} | environment
-        return self.start(f"--address={self.address}", "--num-cpus=1", **environment)
+        return self.start(f"--address={self.address}", "--num-cpus=1", hidden=hidden, **environment)
 
-    def start(self, *options: str, **environment: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, *options: str, hidden: Path | None = None, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        """A node; `hidden` is a folder that it sees empty, as if it lay on another machine."""
+        mount = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs none "$0" && exec "$@"',
+            str(hidden),
+        ]
         said = self.folder / f"node{len(self.nodes)}.log"
         with said.open("wb") as log:
             node = subprocess.Popen(
-                [*START, *options],
+                [*(mount if hidden else []), *START, *options],
                 env=os.environ | self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

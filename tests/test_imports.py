@@ -51,7 +51,7 @@ def users_of(package: str) -> set[str]:
 def test_each_of_the_great_libraries_is_imported_in_one_file() -> None:
     assert users_of("deepspeed") == {"harness/engine.py"}
     assert users_of("submitit") == {"harness/launch/slurm.py"}
-    rays = {f"harness/launch/{name}.py" for name in ("ray", "ray_trial", "asha")}
+    rays = {f"harness/launch/{name}.py" for name in ("ray", "ray_trial", "ray_watch", "asha")}
     assert users_of("ray") == rays
     assert users_of("mlflow") == {"harness/mirror.py"}
 

@@ -9,12 +9,10 @@ are judged by the run folders, and Ray's own experiment state is scratch.
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +23,9 @@ from harness.config import Job
 from harness.errors import UserError
 from harness.launch import asha
 from harness.launch.processes import Work
-from harness.launch.ray_trial import trial
+from harness.launch.ray_trial import sees, trial
+from harness.launch.ray_watch import fitting, missing, watched
+from harness.launch.scratch import scratch
 from harness.provenance import ROOT
 from harness.record import RunFolder
 from harness.rungs import judged
@@ -43,6 +43,8 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial's last report has no figure
+    # Seconds after which Ray ends a process whose cluster is gone: in less the runs have stopped.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "180",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 OF_A_LOCAL_CLUSTER = {
@@ -70,6 +72,7 @@ def launch(
 
     Raises:
         UserError: the cluster cannot be reached, or no node has what one run asks for.
+        UnreachableError: the cluster died on the way.
         KeyboardInterrupt: as it came; the runs are told to stop.
     """
     os.environ |= ENVIRONMENT | (OF_A_LOCAL_CLUSTER if address is None else {})
@@ -78,10 +81,7 @@ def launch(
     if address is not None:
         _authenticate(address)
     import ray
-    from ray import tune
 
-    outputs = works[0].run_dir.parent.parent
-    scratch = Path(tempfile.mkdtemp(prefix="resolute-ray-"))
     own = {name: v for name, v in os.environ.items() if name.startswith("RESOLUTE_")}
     for name in (PARENT, VARIABLE):  # Ray logs these, and no job asks MLflow
         own.pop(name, None)
@@ -104,37 +104,50 @@ def launch(
         raise UserError(f"--ray-address {address}: cannot be reached: {reason}") from None
     try:
         check_resources(ray.nodes(), job)
-        if address is not None:  # a cluster of our own has no memory monitor
+        if address is not None:  # a cluster of our own has no memory monitor, and is here
+            _check_sight(works[0].run_dir, job)
             _take_memory_kills_for_lost_actors()
-        facts = [_facts(work, ladders or {}) for work in works]
-        due = {(Path(one["run_dir"]).name, number) for one in facts for number, _ in one["rungs"]}
-        bundle = {"CPU": job.cpus / job.nodes, "GPU": job.gpus / job.nodes}
-        resources = tune.PlacementGroupFactory([bundle] * job.nodes, strategy="STRICT_SPREAD")
-        tuner = tune.Tuner(
-            tune.with_resources(trial, resources),
-            param_space={
-                "work": tune.grid_search(facts),
-                "job": job.model_dump(mode="json"),
-            },
-            tune_config=tune.TuneConfig(
-                trial_name_creator=_run_id,
-                trial_dirname_creator=_run_id,
-                scheduler=asha.scheduler(ladders, due, outputs) if ladders else None,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=str(scratch),
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            ),
-        )
-        logging.getLogger("ray").setLevel(logging.CRITICAL)  # failed trials stand in our table
-        tuner.fit()
+        with scratch() as folder, watched(job):
+            _fit(works, job, ladders or {}, folder)
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _fit(works: Sequence[Work], job: Job, ladders: asha.Ladders, folder: Path) -> None:
+    """Do the works on the cluster that this process is connected to.
+
+    Args:
+        folder: for Tune's own state.
+    """
+    from ray import tune
+
+    outputs = works[0].run_dir.parent.parent
+    facts = [_facts(work, ladders) for work in works]
+    due = {(Path(one["run_dir"]).name, number) for one in facts for number, _ in one["rungs"]}
+    bundle = {"CPU": job.cpus / job.nodes, "GPU": job.gpus / job.nodes}
+    resources = tune.PlacementGroupFactory([bundle] * job.nodes, strategy="STRICT_SPREAD")
+    tuner = tune.Tuner(
+        tune.with_resources(trial, resources),
+        param_space={
+            "work": tune.grid_search(facts),
+            "job": job.model_dump(mode="json"),
+        },
+        tune_config=tune.TuneConfig(
+            trial_name_creator=_run_id,
+            trial_dirname_creator=_run_id,
+            scheduler=asha.scheduler(ladders, due, outputs) if ladders else None,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=str(folder),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+        ),
+    )
+    logging.getLogger("ray").setLevel(logging.CRITICAL)  # failed trials stand in our table
+    tuner.fit()
 
 
 def _facts(work: Work, ladders: asha.Ladders) -> dict[str, Any]:
@@ -179,7 +192,7 @@ def _authenticate(address: str) -> None:
     Raises:
         UserError: the cluster asks for another token than there is here, or does not answer.
     """
-    if "RAY_AUTH_MODE" in os.environ:
+    if os.environ.get("RAY_AUTH_MODE"):
         return
     check = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     check += [] if address == "auto" else ["--address", address]
@@ -217,18 +230,47 @@ def check_resources(nodes: list[dict[str, Any]], job: Job) -> None:
     Raises:
         UserError: what is asked for, and what there is.
     """
-    cpus, gpus = job.cpus / job.nodes, job.gpus / job.nodes
+    gpus = job.gpus / job.nodes
     if gpus > 1 and gpus % 1:
         raise UserError(f"job.gpus {gpus:g} on a node: Ray gives one GPU or less, or whole ones")
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    fits = sum(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in alive)
-    if fits < job.nodes:
-        largest = max(alive, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)))
-        there = f"{largest.get('CPU', 0):g} CPUs and {largest.get('GPU', 0):g} GPUs"
-        spread = f", spread over job.nodes {job.nodes}" if job.nodes > 1 else ""
+    if lacks := missing(nodes, job):
+        raise UserError(f"{lacks}; ask for less")
+
+
+def _check_sight(run_dir: Path, job: Job) -> None:
+    """A node that does not see the run folders would fail every run that it is given.
+
+    Raises:
+        UserError: there are such nodes.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {
+        node["NodeID"]: ray.remote(sees)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        .remote(str(run_dir))
+        for node in fitting(ray.nodes(), job)
+    }
+    tasks = list(asked.values())
+    answered, _ = ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
+    seeing = set()
+    for node, task in asked.items():
+        with contextlib.suppress(ray.exceptions.RayError):  # the code is not there
+            if task in answered and ray.get(task):
+                seeing.add(node)
+    blind = [  # one that has died meanwhile, or just before, is no obstacle
+        node["NodeManagerHostname"]
+        for node in fitting(ray.nodes(), job)
+        if node["NodeID"] in asked.keys() - seeing
+    ]
+    if blind:
         raise UserError(
-            f"a run asks for job.cpus {job.cpus} and job.gpus {job.gpus:g}{spread}, but "
-            f"{fits} of {len(alive)} nodes have that, the largest has {there}; ask for less"
+            f"{', '.join(blind)} of the Ray cluster: does not see {run_dir.parent.parent}, or not "
+            f"this code ({ROOT}): share both under these paths, or end Ray on that node"
         )
 
 

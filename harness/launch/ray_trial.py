@@ -45,6 +45,11 @@ def trial(config: dict[str, Any]) -> None:
     tune.report({"status": status})
 
 
+def sees(run_dir: str) -> bool:
+    """Runs in a Ray task on a node: whether it sees a run folder."""
+    return RunFolder(Path(run_dir)).exists()
+
+
 def _attempt(work: Work, job: Job, before: int) -> int:
     """One attempt at a run: how it ended.
 

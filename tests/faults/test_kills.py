@@ -1,6 +1,6 @@
 """SIGKILL at random moments: the same command again, and everything is as if nothing had been.
 
-`make test-faults` tries 20 moments of each kind; CI tries one, and by Ray one in all; another one
+`make test-faults` tries 20 moments of each kind; CI tries one, and by Ray two in all; another one
 each time it is given another RESOLUTE_FAULTS_SEED.
 """
 
@@ -44,11 +44,27 @@ def the_whole_job(_: subprocess.Popen[str], outputs: Path) -> list[psutil.Proces
     return d.ranks(outputs)
 
 
+def the_raylet(process: subprocess.Popen[str], _: Path) -> list[psutil.Process]:
+    return of_ray(process, "raylet")
+
+
+def the_head(process: subprocess.Popen[str], _: Path) -> list[psutil.Process]:
+    return of_ray(process, "gcs_server")
+
+
+def of_ray(process: subprocess.Popen[str], name: str) -> list[psutil.Process]:
+    """A part of the sweep's own cluster."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if child.name() == name]
+
+
 KILLS = [the_sweep, the_syncer, everything, one_rank, the_whole_job]
 CASES = [("inline", kill, moment) for kill in KILLS for moment in range(d.MOMENTS)]
-CASES += [("ray", kill, moment) for kill in KILLS for moment in range(d.MOMENTS)]
+OF_RAY = [the_raylet, the_head]
+CASES += [("ray", kill, moment) for kill in KILLS + OF_RAY for moment in range(d.MOMENTS)]
 if d.MOMENTS == 1:
-    CASES = [case for case in CASES if case[0] == "inline" or case[1] is the_sweep]
+    short = (the_sweep, the_raylet)
+    CASES = [case for case in CASES if case[0] == "inline" or case[1] in short]
 
 
 def struck(
@@ -60,7 +76,7 @@ def struck(
         seconds: about what an undisturbed one takes; which moment is struck hangs on it, no more.
     """
     sweep = d.start(ablation, outputs, launcher=launcher)
-    if kill in (one_rank, the_whole_job):
+    if kill in (one_rank, the_whole_job, *OF_RAY):
         d.reach(share, outputs)
     else:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -91,8 +107,12 @@ def test_killed_and_given_again(
     share = random.Random(f"{d.SEED} {kill.__name__} {moment}").random()
     seconds = undisturbed.seconds + (10 if launcher == "ray" else 0)  # to start a cluster
     with struck(kill, share, ablation, outputs, launcher, seconds) as sweep:
-        if kill in (the_syncer, one_rank, the_whole_job):
+        if kill in (the_syncer, one_rank, the_whole_job, *OF_RAY):
             sweep.wait(300)
+            said = (tmp_path / "said.txt").read_text()
+            assert "Traceback" not in said
+            dead = kill in OF_RAY and sweep.returncode == 1 and "does not answer at" in said
+            assert dead or sweep.returncode == 0, said
     d.again(
         ablation, outputs, launcher=launcher
     )  # at once: what the kill has left behind is no obstacle

@@ -36,6 +36,8 @@ def test_a_sweep_on_two_nodes_stops_with_a_checkpoint_and_leaves_nothing(
     assert "Ray on 2 of 2 nodes" in log.read_text()
     nodes = {attempt.data["nodes"][0] for run in runs(outputs) for attempt in attempts(run)}
     assert nodes == {"node1", "node2"}
+    (folder,) = Path("/tmp").glob(f"ray-{job}-*")
+    assert folder.stat().st_mode & 0o777 == 0o700  # Ray opens its own in it
 
     slurm.run("scancel", "--signal=USR2", "--batch", job)  # as at the time limit
     wait_for(lambda: "Restarts=1" in slurm.run("scontrol", "-o", "show", "job", job))

@@ -1,6 +1,7 @@
 """Submission: chunks, limits, and no job twice or unknown however it is cut off."""
 
 import fcntl
+import io
 import subprocess
 import sys
 import threading
@@ -121,14 +122,15 @@ def test_a_job_whose_sbatch_was_killed_is_found(fake: FakeSlurm, outputs: Path) 
 
 
 def test_waiting_for_another_submission_is_said(
-    fake: FakeSlurm, outputs: Path, capfd: pytest.CaptureFixture[str]
+    fake: FakeSlurm, outputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "stderr", said := io.StringIO())
     (outputs / "slurm").mkdir(parents=True)
     with (outputs / "slurm" / "submit.lock").open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         second = threading.Thread(target=submit, args=(outputs, works(outputs, 1)))
         second.start()
-        wait_for(lambda: "another command is submitting" in capfd.readouterr().err)
+        wait_for(lambda: "another command is submitting" in said.getvalue())
         assert second.is_alive()
     second.join()
     assert len(fake.jobs()) == 1
