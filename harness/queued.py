@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.claim import attempts
+from harness.claim import attempts, reached
 from harness.conclude import (
     AT_WORK,
     INCOMPLETE,
@@ -166,7 +166,9 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
     """
     outputs, retries = options.outputs.resolve(), plan.grid.job.retries
     tries = Counter(run.run_id for run in plan.runs if run.state in AT_WORK)
+    got_to = {run.run_id: reached(run.folder) for run in plan.runs}
     held_here = set[str]()  # what was cancelled before is submitted again
+    gone = set[str]()  # cancelled under this watch; squeue forgets
     full_until, told = 0.0, ""
     try:
         with Watch(list(plan.runs), console) as watch:
@@ -176,15 +178,19 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
                     plan, seen = _look(plan.grid, outputs, watch)
                     held_here |= {run_id for run_id, job in seen.held.items()
                                   if job.state in ("PENDING", "RUNNING")}  # fmt: skip
-                    todo = [
-                        run
-                        for run in plan.startable(options.retry_failed)
-                        if tries[run.run_id] <= (retries if run.state == "new" else 0)
-                        and run.run_id not in held_here & seen.cancelled
-                    ]
+                    gone = (gone | (held_here & seen.cancelled)) - seen.held.keys()
+                    todo = []
+                    for run in plan.startable(options.retry_failed):
+                        before, new = got_to[run.run_id], run.state == "new"
+                        got_to[run.run_id] = now = reached(run.folder)
+                        if new and now > before:
+                            tries[run.run_id] = 0
+                        if tries[run.run_id] <= (retries if new else 0) and run.run_id not in gone:
+                            todo.append(run)
                     if todo and began >= full_until:
                         done, left = _submit(todo, plan, options, profile, console)
                         tries.update(done)
+                        held_here |= done
                         full_until = began + (FULL_FOR if left else 0)
                         plan, _ = _look(plan.grid, outputs, watch)
                     elif todo:  # they wait for room

@@ -19,6 +19,7 @@ from harness.files import FORMAT, Json, read_json, write_json
 from harness.provenance import ROOMS, ROOT, SNAPSHOT, code_id_of, git, origin
 
 FILES = ("pyproject.toml",)
+LARGEST = 50 * 2**20  # bytes of one file
 
 
 def snapshot(folder: Path, root: Path = ROOT) -> Path:
@@ -62,7 +63,11 @@ def snapshot(folder: Path, root: Path = ROOT) -> Path:
 
 
 def contents(root: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file that belongs to a snapshot; hidden ones do not."""
+    """Relative path -> sha256 of every file that belongs to a snapshot; hidden ones do not.
+
+    Raises:
+        UserError: one is too large to be code.
+    """
     files = [root / name for name in FILES if (root / name).is_file()]
     for room in ROOMS:
         files += [path for path in (root / room).rglob("*") if path.is_file()]
@@ -71,7 +76,13 @@ def contents(root: Path) -> dict[str, str]:
         relative = path.relative_to(root)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in relative.parts)
         if not hidden and path.suffix != ".pyc":
-            found[str(relative)] = hashlib.sha256(path.read_bytes()).hexdigest()
+            if (size := path.stat().st_size) > LARGEST:
+                raise UserError(
+                    f"{path}: {size / 2**20:.0f} MiB would be copied with the code of every "
+                    "submission; move it out of the code's folders"
+                )
+            with path.open("rb") as file:
+                found[str(relative)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 

@@ -84,6 +84,10 @@ class Batch:
         job_id = self.job_id
         return job_id and self.element_of(job_id, index)
 
+    def log(self, element_id: str) -> Path:
+        """What an element's first task prints, as submitit names it; there once it has started."""
+        return self.folder / f"{element_id}_0_log.out"
+
     def element_of(self, job_id: str, index: int) -> str:
         """The same of a job whose id is known."""
         return f"{job_id}_{index}" if len(self.elements) > 1 else job_id

@@ -24,7 +24,7 @@ def given_up(outputs: Path, run_ids: Collection[str], retries: int) -> dict[str,
         for index, element in enumerate(batch.elements):
             asked = {work.run_dir.name for work in element} & {*run_ids}
             element_id = batch.element_id(index)
-            log = batch.folder / f"{element_id}_0_log.out"
+            log = batch.log(str(element_id))
             if not asked or not log.exists():
                 continue
             made = {w.run_dir.name: attempts(RunFolder(w.run_dir)) for w in element}

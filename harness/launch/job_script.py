@@ -1,5 +1,6 @@
 """The lines of shell that a job runs before python; every word from outside is quoted."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from harness.launch.profile import Profile
 from harness.provenance import SNAPSHOT
 
 PICKLE = "element-{}.pkl"  # in the batch's folder: what submitit is to call
+PATIENT = ("sh", "-c", 'trap "" USR2; exec "$@"', "sh")  # before a command: it ignores SIGUSR2
 
 
 def setup_lines(profile: Profile, snapshot: Path, data: Path) -> list[str]:
@@ -45,5 +47,10 @@ def pickle_lines(batch: Path) -> list[str]:
 
 
 def python_words(profile: Profile, python: str) -> list[str]:
-    """The command that starts Python in a job. python: the one in use here."""
-    return [*profile.container, profile.python or python]
+    """The command that starts Python in a job. python: the one in use here.
+
+    A warning that comes before Python hears of signals, in a container that is slow to start, must
+    not end the job.
+    """
+    words = [*profile.container, profile.python or python]
+    return [*PATIENT, *(os.path.expanduser(word) for word in words)]

@@ -1,6 +1,5 @@
 """The works of a job with one task: several runs at once, all ranks of each on this node."""
 
-import contextlib
 import os
 import time
 from collections import deque
@@ -41,11 +40,13 @@ def _serve(element: Element, children: Children, todo: deque[Work], slot: int) -
     mine = devices.share(given, slot, element.job.gpus)
     extra = {} if mine is None else {"CUDA_VISIBLE_DEVICES": ",".join(mine)}
     busy = []
-    with contextlib.suppress(IndexError):  # nothing is left to do
-        while not children.why_stopping:
+    while not children.why_stopping:
+        try:
             work = todo.popleft()
-            if _do(element, children, work, extra) == BUSY:
-                busy.append(work)
+        except IndexError:  # nothing is left to do
+            break
+        if _do(element, children, work, extra) == BUSY:
+            busy.append(work)
     deadline = time.monotonic() + PATIENCE
     for work in busy:  # perhaps its owner is gone, and nobody could know it yet
         element.wait_until_free(work, deadline, lambda: bool(children.why_stopping))

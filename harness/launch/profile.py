@@ -129,6 +129,9 @@ class Profile(Section):
                 f"warning: {self.warning} seconds before a time limit of {self.time} minutes is "
                 "before the start; give a longer time or a later warning"
             )
+        if self.python and "/" in self.python and not self.python.startswith(("/", "~/")):
+            raise ValueError(f"python: {self.python} depends on the folder that a job starts in; "
+                             "give its whole path")  # fmt: skip
         if self.runs_per_job is not None and self.runs_per_job < self.at_once:
             raise ValueError(f"runs_per_job: {self.runs_per_job} is less than at_once "
                              f"{self.at_once}")  # fmt: skip

@@ -36,7 +36,8 @@ from harness.launch.processes import Work
 from harness.launch.profile import Profile, parameters, runs_at_once
 from harness.store_address import VARIABLE
 
-LIMITS = ("SubmitJob", "Invalid job array specification", "MaxJobCount")
+# The last is how a full MaxJobCount is told, after sbatch has tried for two minutes.
+LIMITS = ("SubmitJob", "Invalid job array specification", "unable to accept job")
 
 
 class _LimitError(UserError):
@@ -198,10 +199,11 @@ def _sbatch(batch: Batch) -> Batch:
         said = " ".join(str(error).replace("sbatch: error: ", "").split())
         if not said:  # a signal may have ended it after the job was taken
             raise UnreachableError(f"sbatch ended without a word; {squeue.LATER}") from None
-        if any(sign in said for sign in squeue.AWAY):
+        full = any(sign in said for sign in LIMITS)
+        if not full and any(sign in said for sign in squeue.AWAY):
             raise UnreachableError(f"Slurm does not answer: {said}; {squeue.LATER}") from None
         shutil.rmtree(batch.folder)
-        if any(sign in said for sign in LIMITS):
+        if full:
             raise _LimitError(said) from None
         without = batch.parameters.get("exclude")
         said += f" (without the nodes {without})" if without else ""

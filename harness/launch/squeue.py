@@ -117,8 +117,7 @@ def look(outputs: Path, explain: bool = True) -> Seen:
     cancelled = {
         run_id
         for run_id, (batch, index) in lost.items()
-        if run_id not in held
-        and (batch.cancelled(run_id) or _state(found, batch, index) == "CANCELLED")
+        if run_id not in held and (batch.cancelled(run_id) or _was_cancelled(found, batch, index))
     }
     silent = {
         run_id: place
@@ -128,9 +127,13 @@ def look(outputs: Path, explain: bool = True) -> Seen:
     return Seen(held, _explained(silent, found), frozenset(cancelled))
 
 
-def _state(found: Mapping[tuple[str, int], Row], batch: Batch, index: int) -> str:
+def _was_cancelled(found: Mapping[tuple[str, int], Row], batch: Batch, index: int) -> bool:
+    """By its state; a pending element of an array has no row any more, and has printed nothing."""
     row = found.get((batch.name, index))
-    return row.state if row else ""
+    if row is not None:
+        return row.state == "CANCELLED"
+    element_id = batch.element_id(index)
+    return element_id is not None and not batch.log(element_id).exists()
 
 
 def is_over(work: Work, element_id: str) -> bool:
@@ -167,7 +170,7 @@ def _explained(
         elif row is not None and row.state in ENDED:
             how = ENDED[row.state]
             where = f" on {row.nodes}" if row.nodes and row.nodes != "None assigned" else ""
-            log = batch.folder / f"{_element(batch, row)}_0_log.out"
+            log = batch.log(_element(batch, row))
             see = f"; see {log}" if row.state == "FAILED" else ""
             told[run_id] = f"its job {_element(batch, row)} ended{where}" + (
                 f": {how}{see}" if how else ""
@@ -244,7 +247,7 @@ def room(account: str | None, qos: str | None) -> int | None:
 def scancel(element_ids: Sequence[str]) -> None:
     """Take elements out of the queue, or end them."""
     for start in range(0, len(element_ids), AT_A_TIME):
-        ask("scancel", *element_ids[start : start + AT_A_TIME])
+        ask("scancel", "--quiet", *element_ids[start : start + AT_A_TIME])
 
 
 def ask(*command: str) -> str:
@@ -269,7 +272,7 @@ def ask(*command: str) -> str:
     return ended.stdout
 
 
-AWAY = ("Unable to contact", "timed out", "temporarily unable", "Connection refused",
+AWAY = ("Unable to contact", "timed out", "Connection refused",
         "not responding", "Zero Bytes were transmitted")  # fmt: skip
 LATER = "nothing is lost: give the same command again when it does"
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS")

@@ -26,6 +26,10 @@ case $how in
   killed) enter; kill -9 $$ ;;
   policy) echo 'sbatch: error: Batch job submission failed: Job violates accounting/QOS policy' \
     "(job submit limit, user's size and/or time limits)" >&2; exit 1 ;;
+  full) # MaxJobCount, as 22.05 says it after two minutes
+    echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2
+    echo 'sbatch: error: Batch job submission failed: Resource temporarily unavailable' >&2
+    exit 1 ;;
   few-nodes)
     if grep -q '^#SBATCH --exclude' "$1"; then
       echo 'sbatch: error: Requested node configuration is not available' >&2; exit 1

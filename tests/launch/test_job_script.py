@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from submitit.slurm.slurm import _make_sbatch_string
 
 from harness.config import Job
-from harness.launch.job_script import pickle_lines, python_words, setup_lines
+from harness.launch.job_script import PATIENT, pickle_lines, python_words, setup_lines
 from harness.launch.profile import Profile, parameters
 
 words = st.text(min_size=1, max_size=30).filter(lambda text: text.isprintable())
@@ -95,8 +96,20 @@ def test_the_job_gives_its_pickle_the_name_that_submitit_looks_for(tmp_path: Pat
 
 
 def test_the_container_stands_before_python() -> None:
-    assert python_words(profile(container=["run", "a b"]), "/py") == ["run", "a b", "/py"]
-    assert python_words(profile(python="/other"), "/py") == ["/other"]
+    home = Path.home()
+    found = python_words(profile(container=["run", "a b", "~/c.sif"]), "/py")
+    assert found == [*PATIENT, "run", "a b", f"{home}/c.sif", "/py"]
+    assert python_words(profile(python="~/py"), "/py") == [*PATIENT, f"{home}/py"]
+
+
+def test_a_warning_before_python_hears_signals_is_survived() -> None:
+    """As in a container that is slow to start; what Python hears later, it takes as ever."""
+    script = "import os, signal, sys; signal.signal(signal.SIGUSR2, lambda *_: sys.exit(7)); " \
+        "os.kill(os.getpid(), signal.SIGUSR2)"  # fmt: skip
+    slow = ["sh", "-c", 'kill -USR2 $$; exec "$@"', "sh"]
+    words = python_words(profile(container=slow), sys.executable)
+    assert subprocess.run([*words, "-c", script]).returncode == 7
+    assert subprocess.run([*slow, sys.executable, "-c", script]).returncode < 0
 
 
 def test_a_job_does_not_start_without_its_module(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_all_is_submitted_where_few_jobs_may_be(fake: FakeSlurm, outputs: Path) 
     fake.how("limit0")
     with pytest.raises(UnreachableError, match="takes no job now: QOSMaxSubmitJob"):
         submit(outputs, works(outputs, 31))
+    fake.how("full")
+    with pytest.raises(UnreachableError, match="takes no job now: Slurm temporarily unable"):
+        submit(outputs, works(outputs, 31))
     fake.how("policy")
     with pytest.raises(UserError, match=r"refuses the jobs: .*time limits") as refused:
         submit(outputs, works(outputs, 31))  # more room would not help

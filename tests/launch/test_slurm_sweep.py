@@ -1,6 +1,8 @@
 """The sweep's command on a real Slurm: submit and leave, look, cancel, watch, the same results."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from harness.launch.batch import batches
 from harness.record import RunFolder, run_folder
 from tests.slurm_cluster import Cluster
-from tests.tiny import Write, command, figures, losses, weights
+from tests.tiny import ROOT, Write, command, figures, losses, wait_for, weights
 
 pytestmark = pytest.mark.slow
 
@@ -127,3 +129,28 @@ def test_submit_and_leave_then_watch_gives_what_the_inline_launcher_gives(
     assert "1 training (1 done)" in done.stdout
     assert "left to Slurm" not in done.stdout
     assert (there / "mlflow.db").exists()
+
+
+def test_a_pending_element_that_is_cancelled_under_the_watch_is_not_submitted_again(
+    tiny: Path, tmp_path: Path, write: Write, slurm: Cluster
+) -> None:
+    """squeue has no row of one that never began."""
+    outputs = tmp_path / "outputs"
+    site = write("site.yaml", "time: 30\nsbatch: {hold: true}\n")
+    words = (tiny, "--launcher", "slurm", "--profile", site, "--outputs", outputs, "--no-track")
+    with (tmp_path / "said").open("w") as said:
+        watch = subprocess.Popen(
+            [sys.executable, "-m", "harness.sweep", *map(str, words), "--wait"],
+            stdout=said, stderr=said, cwd="/", env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "is pending (JobHeldUser)" in (tmp_path / "said").read_text())
+        first, second = queue(slurm)
+        slurm.run("scancel", first)
+        assert queue(slurm) == [second]
+        slurm.run("scancel", second)
+        assert watch.wait(60) == 1
+    finally:
+        watch.kill()
+    assert queue(slurm) == []
+    assert len(batches(outputs)) == 1
