@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.claim import attempts, reached
+from harness.claim import attempts, last_attempt, reached
 from harness.conclude import (
     AT_WORK,
     INCOMPLETE,
@@ -32,8 +32,8 @@ from harness.launch.fruitless import given_up
 from harness.launch.processes import Work
 from harness.launch.profile import Profile, read_profile
 from harness.plan import Plan, PlannedRun, make_plan
-from harness.record import RunFolder, prepare
-from harness.retries import bad_nodes
+from harness.record import RunFolder, prepare, run_folder
+from harness.retries import OUT_OF_MEMORY, bad_nodes
 from harness.snapshot import snapshot
 from harness.table import Watch, counted, duration, plain_line, show_plan
 
@@ -55,6 +55,11 @@ def plan_with_queue(grid: Grid, outputs: Path) -> Plan:
 
 def _plan(grid: Grid, outputs: Path, seen: squeue.Seen) -> Plan:
     """The plan; a run that its jobs never began with counts as failed in the end."""
+    for run_id, element_id in seen.starved.items():  # nobody was left to write it down
+        last = last_attempt(run_folder(outputs, run_id))
+        if last and last.data.get("job") == element_id:
+            last.close("interrupted", f"job {element_id} took more memory than it had asked for",
+                       OUT_OF_MEMORY)  # fmt: skip
     plan = make_plan(grid, outputs, seen.queued(), seen.ended)
     todo = {run.run_id for run in plan.startable(retry_failed=False)}
     why = given_up(outputs, todo, grid.job.retries)

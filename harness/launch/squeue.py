@@ -24,6 +24,8 @@ from harness.record import RunFolder
 
 FIELDS = "%j|%F|%K|%T|%N|%r"  # name, array's id, index, state, nodes, reason
 AT_A_TIME = 200  # names in one command
+OUT_OF_MEMORY = (b"exceeded memory limit", b"oom_kill", b"oom-kill")  # in a log, by slurmstepd
+END_OF_LOG = 10_000  # bytes of it that are looked through
 ENDED = {  # states from which a job does not come back, in our words
     "BOOT_FAIL": "node failure", "CANCELLED": "cancelled", "COMPLETED": "",
     "DEADLINE": "deadline", "FAILED": "failed", "NODE_FAIL": "node failure",
@@ -73,6 +75,7 @@ class Seen:
     held: Mapping[str, Queued] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)  # how, where its folder does not tell
     cancelled: frozenset[str] = frozenset()  # taken out of the queue by somebody
+    starved: Mapping[str, str] = field(default_factory=dict)  # killed for memory: by which element
 
     def queued(self) -> dict[str, str]:
         """Run id -> what is said of it, for the plan."""
@@ -124,7 +127,12 @@ def look(outputs: Path, explain: bool = True) -> Seen:
         for run_id, place in lost.items()
         if run_id not in held and _silent(RunFolder(place[0].outputs / "runs" / run_id))
     }
-    return Seen(held, _explained(silent, found), frozenset(cancelled))
+    starved = {
+        run_id: str(batch.element_id(index))
+        for run_id, (batch, index) in silent.items()
+        if _short_of_memory(batch, index, found.get((batch.name, index)))
+    }
+    return Seen(held, _explained(silent, found), frozenset(cancelled), starved)
 
 
 def _was_cancelled(found: Mapping[tuple[str, int], Row], batch: Batch, index: int) -> bool:
@@ -134,6 +142,18 @@ def _was_cancelled(found: Mapping[tuple[str, int], Row], batch: Batch, index: in
         return row.state == "CANCELLED"
     element_id = batch.element_id(index)
     return element_id is not None and not batch.log(element_id).exists()
+
+
+def _short_of_memory(batch: Batch, index: int, row: Row | None) -> bool:
+    """By the job's state, which tells it where cgroups do it; else by what slurmstepd has said."""
+    if row is not None and row.state == "OUT_OF_MEMORY":
+        return True
+    for log in batch.folder.glob(f"{batch.element_id(index)}_*_log.out"):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - END_OF_LOG))
+            if any(sign in file.read() for sign in OUT_OF_MEMORY):
+                return True
+    return False
 
 
 def is_over(work: Work, element_id: str) -> bool:

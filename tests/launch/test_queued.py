@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import queued
 from harness.ablation import read_ablation
-from harness.claim import claim, this_host
+from harness.claim import attempts, claim, this_host
 from harness.config import Job
 from harness.errors import UserError
 from harness.files import write_json
@@ -22,6 +22,7 @@ from harness.launch.profile import read_profile
 from harness.options import parse
 from harness.plan import Plan
 from harness.record import RunFolder, prepare
+from harness.retries import cause
 from tests.launch.fake_slurm import FakeSlurm
 from tests.tiny import Write, wait_for
 
@@ -118,6 +119,30 @@ def test_bad_nodes_are_avoided_for_a_day_and_where_there_are_others(
     assert sweep.submit() == 2
     assert "exclude" not in batches(sweep.outputs)[-1].parameters
     assert "with these nodes, then" in sweep.said.getvalue()
+
+
+def test_a_job_that_slurm_killed_for_memory_says_nothing_of_its_node(
+    fake: FakeSlurm, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its supervisor was killed as well: only slurmstepd has said why."""
+    monkeypatch.setattr("harness.claim.SILENCE", -1.0)  # nobody else is at work
+    for number in (1, 2):
+        assert sweep.submit() == 2
+        batch = batches(sweep.outputs)[-1]
+        for index, run in enumerate(sweep.plan().runs):
+            job = str(batch.element_id(index))
+            data = {"host": "h", "pid": 1, "job": job, "restart": 0, "nodes": ["n1"],
+                    "launcher": f"slurm job {job}", "started": time.time()}  # fmt: skip
+            write_json(run.folder.path / "attempts" / f"{number:04d}.json", data)
+            batch.log(job).write_text(f"slurmstepd: error: StepId={job} exceeded memory limit\n")
+        fake.forget()
+    plan = sweep.plan()
+    assert "took more memory than it had asked for" in plan.runs[0].reason
+    assert {cause(one.data) for run in plan.runs for one in attempts(run.folder)} == {
+        "out of memory"
+    }
+    queued._submit(plan.runs, plan, sweep.options, sweep.profile, sweep.console)
+    assert "exclude" not in batches(sweep.outputs)[-1].parameters
 
 
 def test_a_node_with_jobs_at_work_is_not_a_bad_one(fake: FakeSlurm, sweep: Sweep) -> None:
