@@ -178,7 +178,7 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
     try:
         with Watch(list(plan.runs), console) as watch:
             while True:
-                began, left = time.monotonic(), set[str]()
+                began = time.monotonic()
                 try:
                     plan, seen = _look(plan.grid, outputs, watch)
                     held_here |= {run_id for run_id, job in seen.held.items()
@@ -198,10 +198,8 @@ def _watch(plan: Plan, options: argparse.Namespace, profile: Profile, console: C
                         held_here |= done
                         full_until = began + (FULL_FOR if left else 0)
                         plan, _ = _look(plan.grid, outputs, watch)
-                    elif todo:  # they wait for room
-                        left = {run.run_id for run in todo}
                     told = ""
-                    if not any(run.state in AT_WORK for run in plan.runs) and not left:
+                    if not todo and not any(run.state in AT_WORK for run in plan.runs):
                         return plan
                 except UnreachableError as error:  # the jobs go on without slurmctld
                     if not told:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.provenance import code_id
 from harness.snapshot import snapshot
 from tests.tiny import ROOT
@@ -70,6 +71,16 @@ def test_uncommitted_changes_have_their_own(checkout: Path, tmp_path: Path) -> N
     (checkout / "harness" / "run.py").write_text("3\n")
     assert snapshot(tmp_path, checkout).name not in {clean.name, changed.name}
     assert (changed / "harness" / "run.py").read_text() == "2\n"  # the old one is left alone
+
+
+def test_what_is_too_large_for_code_is_refused(checkout: Path, tmp_path: Path) -> None:
+    with (checkout / "models" / "weights.bin").open("wb") as file:
+        file.truncate(51 * 2**20)
+    with pytest.raises(
+        UserError, match=r"models/weights.bin: 51 MiB would be copied with the code"
+    ):
+        snapshot(tmp_path / "code", checkout)
+    assert not (tmp_path / "code").exists()
 
 
 def test_an_edited_snapshot_is_made_anew(checkout: Path, tmp_path: Path) -> None:

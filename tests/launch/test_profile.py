@@ -65,6 +65,7 @@ def test_times(write: Write, text: str, minutes: int) -> None:
         ("time: 60\nsbatch: {clusters: far}", "set SLURM_CLUSTERS in the shell"),
         ("time: 60\nsbatch: {exclusive: false}", "leave it out"),
         ("time: 60\nsbatch: [exclusive]", "should be a valid dictionary"),
+        ("time: 60\npython: venv/bin/python", "depends on the folder that a job starts in"),
         ("time: 60\nsetup: [rm -rf /]", "unknown key 'setup'"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness import queued
 from harness.ablation import read_ablation
-from harness.claim import attempts, claim, this_host
+from harness.claim import attempts, claim, reached, this_host
 from harness.config import Job
 from harness.errors import UserError
 from harness.files import write_json
@@ -212,6 +212,34 @@ def test_what_is_cancelled_under_the_watch_stays_so_and_what_was_before_is_submi
     fake.forget()
     watch.join(60)
     assert not watch.is_alive()
+
+
+def test_what_gets_on_is_submitted_again_however_often(
+    fake: FakeSlurm, sweep: Sweep, passed: list[float]
+) -> None:
+    """... where two jobs that do not are enough."""
+    watch = watching(sweep)
+    runs = [run.folder for run in sweep.plan().runs]
+    ended = {"host": "h", "pid": 1, "outcome": "interrupted", "cause": "lost"}
+    for number in range(1, 7):
+        wait_for(
+            lambda number=number: (
+                sweep.said.getvalue().count("submitted 2 runs") == number or not watch.is_alive()
+            )
+        )
+        if not watch.is_alive():
+            break
+        for index, run in enumerate(runs):
+            batch = batches(sweep.outputs)[-1]
+            batch.log(str(batch.element_id(index))).touch()
+            data = ended | {"job": batch.element_id(index), "reached": reached(run)}
+            write_json(run.path / "attempts" / f"{number:04d}.json", data)
+            if number <= 3:
+                (run.path / "checkpoints" / f"step-{number:08d}").mkdir(parents=True)
+        fake.forget()
+    watch.join(60)
+    assert not watch.is_alive()
+    assert len(batches(sweep.outputs)) == 5  # three that got on, and two that did not
 
 
 def test_watching_outlasts_a_full_queue(fake: FakeSlurm, sweep: Sweep, passed: list[float]) -> None:
