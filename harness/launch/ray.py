@@ -54,7 +54,10 @@ OF_A_LOCAL_CLUSTER = {
 # Ray's own count of a trial's failures knows no progress (harness.retries does): it only ends what
 # never gets as far as an attempt.
 MAX_FAILURES = 100
-PATIENCE = 30.0  # seconds in which a cluster says whether it asks for a token
+PATIENCE = 30.0  # seconds in which a cluster says whether it asks for a token, and what it sees
+# Seconds without an answer after which a cluster is dead. One of our own never comes back; another
+# may be started again, or its network.
+SILENCE_HERE, SILENCE = 10.0, 90.0
 
 
 def launch(
@@ -107,7 +110,7 @@ def launch(
         if address is not None:  # a cluster of our own has no memory monitor, and is here
             _check_sight(works[0].run_dir, job)
             _take_memory_kills_for_lost_actors()
-        with scratch() as folder, watched(job):
+        with scratch() as folder, watched(job, SILENCE_HERE if address is None else SILENCE):
             _fit(works, job, ladders or {}, folder)
     finally:
         with contextlib.suppress(Exception):
@@ -247,30 +250,31 @@ def _check_sight(run_dir: Path, job: Job) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     asked = {
-        node["NodeID"]: ray.remote(sees)
+        ray.remote(sees)
         .options(
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         )
-        .remote(str(run_dir))
+        .remote(str(run_dir)): node["NodeManagerHostname"]
         for node in fitting(ray.nodes(), job)
     }
-    tasks = list(asked.values())
-    answered, _ = ray.wait(tasks, num_returns=len(tasks), timeout=PATIENCE)
-    seeing = set()
-    for node, task in asked.items():
-        with contextlib.suppress(ray.exceptions.RayError):  # the code is not there
-            if task in answered and ray.get(task):
-                seeing.add(node)
-    blind = [  # one that has died meanwhile, or just before, is no obstacle
-        node["NodeManagerHostname"]
-        for node in fitting(ray.nodes(), job)
-        if node["NodeID"] in asked.keys() - seeing
-    ]
+    # One that takes longer may be loading the code from a slow disk, or have just died.
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=PATIENCE)
+    blind = set()
+    for task in answered:
+        try:
+            seen = ray.get(task)
+        except ray.exceptions.RayTaskError:  # the code is not there
+            seen = False
+        except ray.exceptions.RayError:  # the node has just died
+            continue
+        if not seen:
+            blind.add(asked[task])
     if blind:
         raise UserError(
-            f"{', '.join(blind)} of the Ray cluster: does not see {run_dir.parent.parent}, or not "
-            f"this code ({ROOT}): share both under these paths, or end Ray on that node"
+            f"{', '.join(sorted(blind))} of the Ray cluster: does not see "
+            f"{run_dir.parent.parent}, or not this code ({ROOT}): share both under these paths, "
+            "or end Ray on that node"
         )
 
 

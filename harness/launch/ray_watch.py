@@ -17,15 +17,17 @@ from harness.config import Job
 from harness.errors import UnreachableError
 
 EVERY = 2.0  # seconds between two looks
-LOOKS = 5  # in a row at which nobody answers, after which a part counts as dead
 # Seconds in which the main thread has stopped the runs, unless it hangs in a call to Ray. They then
 # stop when they see that the processes which started them are gone.
 GRACE = 70.0
 
 
 @contextlib.contextmanager
-def watched(job: Job) -> Iterator[None]:
+def watched(job: Job, patience: float) -> Iterator[None]:
     """Stop as Ctrl-C does if Ray dies, and say where a run fits nowhere any more.
+
+    Args:
+        patience: seconds without an answer after which Ray counts as dead.
 
     Raises:
         UnreachableError: Ray has died; the runs were told to stop.
@@ -49,7 +51,7 @@ def watched(job: Job) -> Iterator[None]:
                 f"{part} does not answer at {parts[part]} any more: what was finished is kept, "
                 "what was at work stops with a checkpoint. Give the same command again"
                 for part, looks in silent.items()
-                if looks == LOOKS
+                if looks >= patience / EVERY
             )
         if died:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
