@@ -63,20 +63,6 @@ def interval(
     return max(LEAST.get(kind, -np.inf), value - z * error), value + z * error
 
 
-def difference_interval(
-    value_a: float, u_a: Array, value_b: float, u_b: Array, level: float = 0.95
-) -> tuple[float, float]:
-    """The interval of a - b, where sample i of both was drawn from the same noise and label.
-
-    Raises:
-        ValueError: unequal counts, which cannot be paired.
-    """
-    if u_a.shape != u_b.shape:
-        raise ValueError(f"{len(u_a)} and {len(u_b)} samples cannot be paired")
-    reach = NormalDist().inv_cdf((1 + level) / 2) * standard_error(u_a - u_b)
-    return value_a - value_b - reach, value_a - value_b + reach
-
-
 def shortfall(kind: str, count: int, width: int) -> str | None:
     """Why `count` samples are too few for metric `kind` on `width` dimensions, or None.
 
