@@ -19,7 +19,7 @@ def cancel(outputs: Path, run_ids: Sequence[str]) -> list[str]:
     """
     chosen, ending, found = set(run_ids), [], []
     known = {batch.name: batch for batch in batches(outputs) if batch.job_id or not batch.abandoned}
-    for row in squeue.rows(known) if known else []:
+    for row in squeue.rows(known.values()) if known else []:
         batch = known[row.name]
         element_id = batch.element_of(row.job_id, row.index)
         left = [w for w in batch.elements[row.index] if not squeue.is_over(w, element_id)]

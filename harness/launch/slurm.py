@@ -229,9 +229,8 @@ def _reconcile(outputs: Path) -> None:
     if not unknown:
         return
     with _locked(outputs, "sbatch"):  # an sbatch in flight has ended
-        names = [batch.name for batch in unknown]
-        known = {row.name: row.job_id for row in squeue.rows(names)}
-        if missing := sorted(set(names) - set(known)):
+        known = {row.name: row.job_id for row in squeue.rows(unknown)}
+        if missing := sorted({batch.name for batch in unknown} - set(known)):
             known |= {row.name: row.job_id for row in squeue.accounted(missing)}
         for batch in unknown:
             if batch.name in known:

@@ -100,7 +100,7 @@ def look(outputs: Path, explain: bool = True) -> Seen:
     known = {batch.name: batch for batch in batches(outputs) if batch.job_id or not batch.abandoned}
     if not known:
         return Seen()
-    found = {(row.name, row.index): row for row in rows(known)}
+    found = {(row.name, row.index): row for row in rows(known.values())}
     held: dict[str, Queued] = {}
     lost: dict[str, tuple[Batch, int]] = {}
     for batch in known.values():  # oldest first: the newest has the last word
@@ -198,9 +198,10 @@ def _explained(
     return told
 
 
-def rows(names: Iterable[str]) -> list[Row]:
-    """The elements of jobs with these names that squeue knows of, ended ones included."""
-    names, found = list(names), []
+def rows(asked: Iterable[Batch]) -> list[Row]:
+    """The elements of these batches that squeue knows of, ended ones included."""
+    sizes, found = {batch.name: len(batch.elements) for batch in asked}, []
+    names = list(sizes)
     for start in range(0, len(names), AT_A_TIME):
         some = ",".join(names[start : start + AT_A_TIME])
         told = ask("squeue", "--noheader", "--all", "--array", "--states=all", f"--name={some}",
@@ -209,8 +210,10 @@ def rows(names: Iterable[str]) -> list[Row]:
             if "|" not in line:  # "CLUSTER: name", where SLURM_CLUSTERS is set
                 continue
             name, job_id, index, state, nodes, reason = line.split("|", 5)
-            number = int(index) if index.isdigit() else 0
-            found.append(Row(name, job_id, number, state, nodes, reason))
+            if index.isdigit():
+                found.append(Row(name, job_id, int(index), state, nodes, reason))
+            elif sizes[name] == 1:  # else it is what is left of an array, all of it cancelled
+                found.append(Row(name, job_id, 0, state, nodes, reason))
     return found
 
 

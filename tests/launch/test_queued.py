@@ -145,6 +145,14 @@ def test_a_job_that_slurm_killed_for_memory_says_nothing_of_its_node(
     assert "exclude" not in batches(sweep.outputs)[-1].parameters
 
 
+def test_what_is_left_of_an_array_is_none_of_its_elements(fake: FakeSlurm, sweep: Sweep) -> None:
+    """A row without an index, where its elements were cancelled one by one."""
+    assert sweep.submit() == 2
+    (batch,) = batches(sweep.outputs)
+    (fake.folder / "jobs").write_text(f"100 {batch.name} N/A\n")
+    assert [run.state for run in sweep.plan().runs] == ["new", "new"]
+
+
 def test_a_node_with_jobs_at_work_is_not_a_bad_one(fake: FakeSlurm, sweep: Sweep) -> None:
     for number, run in enumerate(sweep.plan().runs):
         prepare(run.folder, run.training, run.group_id, run.seed, Job(), run.evaluations)
