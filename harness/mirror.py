@@ -27,6 +27,7 @@ Key = tuple[str, ...]  # what a run mirrors: (kind, cell id, run id)
 
 METRICS_A_CALL, PAIRS_A_CALL = 1000, 100  # MLflow's limits for one log_batch: in all; of params
 LONGEST_PARAM, LONGEST_TAG = 6000, 5000  # characters
+FOR_GOOD = ("resolute.created", "resolute.asked")  # tags that tell a run from one in its place
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -310,11 +311,12 @@ class Memory:
     def run(self, key: Key, name: str, started: int, tags: dict[str, str]) -> Shown:
         """The run that mirrors `key`: found, restored if it was deleted, or made.
 
-        A run folder that was archived and begun anew has another 'created': its run is replaced.
+        Where a run folder was archived and begun anew, or a cell has other seeds now, what is
+        shown for good (points, means) would be another's: the run is replaced.
         """
 
         def fits(run: Shown) -> bool:
-            return run.tags.get("resolute.created") == tags.get("resolute.created")
+            return all(run.tags.get(tag) == tags.get(tag) for tag in FOR_GOOD)
 
         if key in self.runs and fits(self.runs[key]):
             return self.runs[key]

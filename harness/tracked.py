@@ -17,6 +17,7 @@ from statistics import fmean
 
 from harness.errors import UserError
 from harness.files import Json
+from harness.identity import digest
 from harness.kinds import shown
 from harness.metric_lines import Place, lines_after
 from harness.mirror import Key, Memory, Point, Shown
@@ -91,7 +92,10 @@ def show_cell(memory: Memory, outputs: Path, record: Json, index: int, name: str
         return
     # Milliseconds that keep the file's order where cells share a training, hence its start.
     started = min(reading.started for reading in begun.values()) + len(record["cells"]) - index
-    parent = memory.run(key, name, started, {})
+    before = memory.runs.get(key)
+    parent = memory.run(key, name, started, {"resolute.asked": digest(cell["runs"])})
+    if parent is not before:  # its seeds belong to it by a tag
+        fresh = [(seed, run) for seed, run in folders if seed in begun]
     for seed, run in fresh:
         _show_seed(memory, run, cell, seed, begun[seed], parent)
         if begun[seed].state != "running":  # an owner that dies changes no file
@@ -166,7 +170,8 @@ def _show_seed(
         "resolute.group_id": cell["group_id"],
         "resolute.synced": json.dumps({"step": last, "not_finite": bad}),
     }
-    if bad := bad | Counter(n for n, f in reading.figures.items() if not math.isfinite(f.value)):
+    bad |= Counter(n for n, f in reading.figures.items() if not math.isfinite(f.value))
+    if bad or "resolute.not_finite" in child.tags:
         tags["resolute.not_finite"] = ", ".join(f"{name} ({n}x)" for name, n in bad.items())
     memory.store.write(child, points, cell_params(cell) | {"seed": str(seed)}, tags)
     memory.places[key] = place

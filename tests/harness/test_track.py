@@ -320,6 +320,16 @@ def test_another_grid_leaves_what_a_rebuild_would_make(folder: Path, server: Ser
     server.sync(folder)
     assert server.content(folder) == first
 
+    # Of one seed more the mean is not known yet, and the one of two is none.
+    record = write_ablation(folder, text=YAML.replace("[0, 1]", "[0, 1, 2]"))
+    train(folder, record["cells"][0]["runs"][2]["run_id"], 2)
+    server.sync(folder)
+    third = server.content(folder)
+    assert third["small /law=pi"]["metrics"] == {}
+    assert third["small /law=pi"]["tags"]["resolute.seeds"] == "2 of 3"
+    assert track(folder, "rebuild").returncode == 0
+    assert server.content(folder) == third
+
 
 def test_a_renamed_experiment_and_more_columns_than_a_tag_can_hold(
     folder: Path, server: Server
