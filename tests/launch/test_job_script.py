@@ -53,7 +53,7 @@ def code(folder: Path) -> Path:
 
 def check(text: str, folder: Path) -> None:
     found = profile(
-        modules=[text], environment={"V": text}, container=[text], python=text, srun=[text]
+        modules=[text], environment={"V": text}, container=[text], python=f"/{text}", srun=[text]
     )
     said = ["module() { printf '%s\\0' \"$@\"; }; srun() { printf '%s\\0' \"$@\"; }"]
     said += setup_lines(found, code(folder), Path("/data"))
